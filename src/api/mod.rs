@@ -1,0 +1,1 @@
+//! Words: the Kubernetes objects and the document in git.

@@ -1,0 +1,1 @@
+//! Edge: git through libgit2.

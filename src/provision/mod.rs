@@ -1,0 +1,1 @@
+//! A Postgres object → its children.
