@@ -9,7 +9,7 @@ use std::time::{Duration, Instant};
 use git2::{Oid, Repository, Signature, Time, Tree};
 use jiff::Timestamp;
 
-use super::{InstanceName, Kind, MAX_LINES, NoteUpdate, fanout, text};
+use super::{InstanceName, Kind, MAX_NOTE_BYTES, NoteUpdate, fanout, text};
 use crate::git::Error;
 use crate::git::error::printable;
 use crate::git::local::mirror_damaged;
@@ -73,18 +73,20 @@ impl Writer<'_> {
         wanted: &Wanted,
     ) -> Result<Option<Written>, Error> {
         let tree = tip.map(|tip| self.tree(tip)).transpose()?;
-        let ours = match wanted.values().any(|content| matches!(content, Content::Text(_))) {
-            true => tip.map(|tip| self.last_own(tip)).transpose()?.flatten(),
-            false => None,
-        };
-        let ours = ours.map(|own| self.tree(own)).transpose()?;
+        let ours = tip.map(|tip| self.last_own(tip)).transpose()?.flatten();
+        // As a rule the tip is ours, and what was there before is what we wrote.
+        let others = ours != tip;
+        let ours = ours.filter(|_| others).map(|own| self.tree(own)).transpose()?;
         let mut notes = BTreeMap::new();
         let mut what = BTreeMap::new();
         for (commit, content) in wanted {
             let existing = self.note(tree.as_ref(), commit)?;
             let (text, words) = match content {
                 Content::Text(wanted) => {
-                    let previous = self.note(ours.as_ref(), commit)?;
+                    let previous = match others {
+                        true => self.note(ours.as_ref(), commit)?,
+                        false => existing.clone(),
+                    };
                     let first = wanted.lines().next().unwrap_or_default();
                     (text::replace(&existing, &previous, wanted), printable(first, 72))
                 }
@@ -95,7 +97,7 @@ impl Writer<'_> {
             if text == existing {
                 continue;
             }
-            if text.len() > MAX_LINES {
+            if text.len() > MAX_NOTE_BYTES {
                 let reason = "it would be larger than 32 MiB".to_owned();
                 return Err(Error::BadNote { commit: commit.clone(), reason });
             }
