@@ -36,6 +36,15 @@ pub(super) fn find(
     Ok(joined)
 }
 
+/// The blobs of the note on `commit`: equal lists are equal notes, wherever they lie.
+pub(super) fn blobs(
+    repository: &Repository,
+    tree: &Tree<'_>,
+    commit: &str,
+) -> Result<Vec<Oid>, Error> {
+    Ok(places(repository, tree, commit)?.into_iter().map(|(_, oid)| oid).collect())
+}
+
 /// A tree like `base` with these notes in it: commit → blob.
 pub(super) fn write(
     repository: &Repository,

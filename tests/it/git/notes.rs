@@ -187,7 +187,10 @@ async fn words_of_others_on_our_commit_are_kept() {
     let done = publish("APPLIED").await;
     assert_eq!(done.foreign.as_deref(), Some("Ann"));
     publish("APPLIED AGAIN").await;
+    // A note of ours on another commit in between must not make their words look like ours.
+    let other = [text(&CommitId::parse(&"ab".repeat(20)).unwrap(), "OTHER")];
     world.git(&["notes", "--ref", PEOPLE, "append", "-m", "and again", head.as_str()]);
+    world.source().publish(&name, &other, &publishing()).await.unwrap();
     publish("APPLIED AT LAST").await;
     let expected = "APPLIED AT LAST\n\nKept: the lines below were added by somebody else\n\
                     Ann saw it\nand again\n";
