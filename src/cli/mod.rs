@@ -4,6 +4,7 @@
 
 pub mod connection;
 pub mod crd;
+pub mod demo;
 pub mod restart;
 pub mod suspend;
 
