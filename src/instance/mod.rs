@@ -7,6 +7,7 @@
 //! Decides nothing about roles, order or content: it does what it is told, refuses what is stale,
 //! and comes back by itself in its last role on its last good set.
 
+pub mod certificates;
 pub mod client;
 pub mod protocol;
 
@@ -18,3 +19,13 @@ pub const POSTGRES_PORT: u16 = 5432;
 
 /// The name in every instance's certificate. It is verified instead of the address, which changes.
 pub const SERVER_NAME: &str = "instance.pgitops.dev";
+
+/// The name in the controller's certificate: who bears it may make every call.
+pub const CONTROLLER_NAME: &str = "controller.pgitops.dev";
+
+/// Files of the folder with the instance's certificates, as in a Secret of type
+/// `kubernetes.io/tls`: its certificate, its key, and the CA's certificate.
+pub const TLS_FILES: [&str; 3] = ["tls.crt", "tls.key", "ca.crt"];
+
+/// File of the seed folder that holds the first configuration of an empty volume.
+pub const SEED_FILE: &str = "postgresql.conf";

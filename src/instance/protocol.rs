@@ -320,6 +320,7 @@ macro_rules! calls {
 
 calls! {
     AskFacts => "/v1/facts", Facts;
+    AskTimeline => "/v1/timeline", Timeline;
     AskSettings => "/v1/settings", Settings;
     Prove => "/v1/prove", Proof;
     DryRun => "/v1/dry-run", DryRan;

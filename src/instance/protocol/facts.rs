@@ -13,6 +13,21 @@ use super::SetId;
 #[derive(Clone, Debug, Default, Serialize, Deserialize)]
 pub struct AskFacts {}
 
+/// Asks for the [`Timeline`]: the one call that another instance may make, too.
+#[derive(Clone, Debug, Default, Serialize, Deserialize)]
+pub struct AskTimeline {}
+
+/// Which history a data folder belongs to; from `pg_controldata`, so also while stopped.
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
+pub struct Timeline {
+    /// Name of the pod.
+    pub pod: String,
+    /// `None`: no data.
+    pub system_identifier: Option<u64>,
+    /// The highest timeline known there; 0: no data.
+    pub timeline: u32,
+}
+
 /// Everything an instance knows without trying anything out.
 #[derive(Clone, Debug, Serialize, Deserialize)]
 pub struct Facts {
