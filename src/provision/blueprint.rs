@@ -183,7 +183,7 @@ fn storage(spec: &PostgresSpec) -> Result<Option<PersistentVolumeClaimSpec>, Ref
     let Some(mut claim) = spec.storage.clone() else {
         return Err(Refusal::new(
             "spec.storage: storageType Durable (the default) needs a volume claim; write \
-             storage: {resources: {requests: {storage: 10Gi}}}, or storageType: Ephemeral"
+             storage: {resources: {requests: {storage: 10Gi}}}, or storageType: Ephemeral",
         ));
     };
     let requests = claim.resources.as_ref().and_then(|resources| resources.requests.as_ref());
@@ -211,7 +211,8 @@ mod tests {
     use super::*;
 
     fn check(spec: &str, expected: &[&str]) {
-        let refusals = Blueprint::of(&postgres(spec), &Options::default()).err().unwrap_or_default();
+        let refusals =
+            Blueprint::of(&postgres(spec), &Options::default()).err().unwrap_or_default();
         assert_eq!(refusals.len(), expected.len(), "{spec}: {refusals:?}");
         for (refusal, words) in refusals.iter().zip(expected) {
             assert!(refusal.words.contains(words), "{spec}: {refusal:?}");

@@ -65,7 +65,10 @@ mod tests {
         let password = password(&[7; ENTROPY]);
         let secret = auth_secret(&Owner::of(&postgres(MINIMAL)), &password);
         let (username, read) = credentials(&secret).unwrap();
-        assert_eq!((username.as_str(), read.expose_secret()), ("postgres", "HHHHHHHHHHHHHHHHHHHHHHHH"));
+        assert_eq!(
+            (username.as_str(), read.expose_secret()),
+            ("postgres", "HHHHHHHHHHHHHHHHHHHHHHHH")
+        );
         assert!(secret.metadata.owner_references.is_none());
         assert_eq!(secret.metadata.name.as_deref(), Some("orders-auth"));
     }

@@ -85,7 +85,12 @@ mod tests {
     #[test]
     fn an_edit_of_the_spec_is_pending_until_it_is_rendered() {
         check("wal_log_hints = on\nwork_mem = 1MB", "work_mem = 1MB", "", &[]);
-        check("wal_log_hints = on\nwork_mem = 1MB", "work_mem = 1MB", "work_mem = 2MB", &["work_mem"]);
+        check(
+            "wal_log_hints = on\nwork_mem = 1MB",
+            "work_mem = 1MB",
+            "work_mem = 2MB",
+            &["work_mem"],
+        );
         check("wal_log_hints = on\nwork_mem = 1MB", "", "", &["work_mem"]);
         check("wal_log_hints = off", "wal_log_hints = off", "", &[]);
         check("wal_log_hints = off", "", "", &["wal_log_hints"]);

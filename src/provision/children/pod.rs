@@ -117,9 +117,7 @@ fn apart(owner: &Owner, domain: &str) -> Value {
 }
 
 fn server(owner: &Owner, spec: &PostgresSpec, options: &Options) -> Value {
-    let field = |name: &str, path: &str| {
-        json!({"name": name, "valueFrom": {"fieldRef": {"apiVersion": "v1", "fieldPath": path}}})
-    };
+    let field = |name: &str, path: &str| json!({"name": name, "valueFrom": {"fieldRef": {"apiVersion": "v1", "fieldPath": path}}});
     let mount = |name: &str, path: &str| json!({"name": name, "mountPath": path});
     json!({
         "name": CONTAINER,
@@ -266,10 +264,15 @@ mod tests {
         let server = &pod["spec"]["containers"][0];
         assert_eq!(server["image"], "postgres:15");
         let expected = json!([
-            "/opt/pgitops/pgitops", "instance", "run",
-            "--pod-name=$(POD_NAME)", "--listen-address=$(POD_IP)",
-            "--data-volume=/var/pv", "--seed-directory=/etc/config",
-            "--tls-directory=/etc/pgitops/tls", "--socket-directory=/var/run/postgresql",
+            "/opt/pgitops/pgitops",
+            "instance",
+            "run",
+            "--pod-name=$(POD_NAME)",
+            "--listen-address=$(POD_IP)",
+            "--data-volume=/var/pv",
+            "--seed-directory=/etc/config",
+            "--tls-directory=/etc/pgitops/tls",
+            "--socket-directory=/var/run/postgresql",
             "--stop-grace=105",
             "--peer=orders-0.orders-pods.demo.svc,orders-1.orders-pods.demo.svc,\
              orders-2.orders-pods.demo.svc,orders-3.orders-pods.demo.svc,\
