@@ -159,7 +159,7 @@ pub fn used(spec: &BTreeMap<String, Value>) -> Value {
             "containers" | "initContainers" => Value::Array(
                 elements(value)
                     .filter(|c| !FOREIGN.contains(&name(c)))
-                    .map(|container| used_container(container))
+                    .map(used_container)
                     .collect(),
             ),
             _ => value.clone(),
