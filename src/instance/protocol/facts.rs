@@ -262,6 +262,8 @@ pub struct ControlData {
     pub timeline: u32,
     /// `Minimum recovery ending location`; 0/0 on a primary.
     pub minimum_recovery: Lsn,
+    /// `Min recovery ending loc's timeline`; 0 on a primary.
+    pub minimum_recovery_timeline: u32,
     /// `wal_level setting`.
     pub wal_level: String,
     /// The values of the five as last replayed or started with.
