@@ -133,12 +133,14 @@ async fn read_by_server(
 }
 
 /// What the server would not take from its files. A postmaster parameter that differs from what
-/// runs is listed by the server as well; that is no error but a restart to come.
+/// runs, or has gone from the file, is listed by the server as well; that is no error but a
+/// restart to come.
 pub async fn rejected(session: &Session) -> Result<Vec<FileError>, sql::Error> {
     const ASK: &str = "\
         select f.sourcefile, f.sourceline, f.name, f.error \
         from pg_file_settings f left join pg_settings s on lower(s.name) = lower(f.name) \
-        where f.error is not null and not f.applied \
+        where f.error is not null and not coalesce(f.applied, false) \
+        and f.error not like 'parameter \"%\" cannot be changed without restarting the server' \
         and not (f.error = 'setting could not be applied' \
                  and coalesce(s.context = 'postmaster', false)) \
         order by f.seqno limit 100";

@@ -4,7 +4,7 @@
 //! new session. A part that cannot be read is missing, with the reason beside it; the others are
 //! there all the same.
 
-use std::{collections::BTreeSet, time::Duration};
+use std::time::Duration;
 
 use tokio_postgres::Row;
 
@@ -34,10 +34,7 @@ pub async fn facts(own: &Supervisor, work: &Work, version: Option<&ServerVersion
         if running { Some(live(own).await) } else { None }
     });
     let (live, live_error) = match live {
-        Some(Ok((live, peers))) => {
-            remember(own, peers);
-            (Some(live), None)
-        }
+        Some(Ok(live)) => (Some(live), None),
         Some(Err(error)) => (None, Some(error.to_string())),
         None => (None, None),
     };
@@ -57,16 +54,6 @@ pub async fn facts(own: &Supervisor, work: &Work, version: Option<&ServerVersion
         live,
         live_error,
         memory_limit: own.options.memory_limit,
-    }
-}
-
-/// Standbys are asked for their timeline when this one comes back after an absence.
-fn remember(own: &Supervisor, peers: BTreeSet<String>) {
-    let known = own.store.state().peers;
-    if !peers.is_subset(&known)
-        && let Err(error) = own.store.update(|state| state.peers.extend(peers))
-    {
-        tracing::warn!(%error, "could not remember the addresses of the standbys");
     }
 }
 
@@ -163,17 +150,14 @@ with here as (select case when pg_is_in_recovery() then pg_last_wal_replay_lsn()
 select coalesce(application_name, ''), coalesce(state, ''), coalesce(sync_state, ''),
  (extract(epoch from clock_timestamp() - reply_time) * 1000)::bigint,
  pg_wal_lsn_diff(here.lsn, flush_lsn)::bigint,
- pg_wal_lsn_diff(here.lsn, replay_lsn)::bigint,
- host(client_addr)
+ pg_wal_lsn_diff(here.lsn, replay_lsn)::bigint
 from pg_stat_replication, here order by application_name, pid limit 64";
 
-async fn live(own: &Supervisor) -> Result<(Live, BTreeSet<String>), sql::Error> {
+async fn live(own: &Supervisor) -> Result<Live, sql::Error> {
     let session = own.local().connect().await?;
     let (main, senders) =
         tokio::try_join!(session.row(MAIN, &[], LOOKUP), session.rows(SENDERS, &[], LOOKUP))?;
-    let peers = senders.iter().filter(|row| row.get::<_, &str>(1) == "streaming");
-    let peers = peers.filter_map(|row| row.get::<_, Option<String>>(6)).collect();
-    Ok((read_live(&main, &senders), peers))
+    Ok(read_live(&main, &senders))
 }
 
 fn read_live(main: &Row, senders: &[Row]) -> Live {

@@ -4,7 +4,7 @@
 //! servers would take writes. Only what answers counts; with nobody to ask the server starts,
 //! because electing leaders is not our business. Certificates keep strangers out at both ends.
 
-use std::{collections::BTreeSet, net::SocketAddr, time::Duration};
+use std::{collections::BTreeSet, net::SocketAddr, slice, time::Duration};
 
 use futures::future::join_all;
 use tokio::time::timeout;
@@ -13,14 +13,18 @@ use super::{
     client::{Client, Identity},
     facts,
     options::Options,
-    protocol::{AskTimeline, Role, Timeline},
+    protocol::{AskTimeline, Role, ServerState, Timeline},
+    server_file,
     store::State,
+    supervisor::Supervisor,
     tls,
 };
 
 /// How long all peers together may take to answer. It delays every start of a primary while one
 /// of them does not answer, so it is short; on one network an answer takes 10 ms.
 const WITHIN: Duration = Duration::from_millis(700);
+/// How often a standby introduces itself: a new primary knows it before it can go away again.
+const EVERY: Duration = Duration::from_secs(20);
 
 /// The peer with the highest timeline above ours, if there is one.
 pub async fn ahead(options: &Options, state: &State) -> Option<Timeline> {
@@ -35,7 +39,7 @@ pub async fn ahead(options: &Options, state: &State) -> Option<Timeline> {
     };
     let asked = hosts(options, state).into_iter().map(|(host, port)| {
         let identity = &identity;
-        async move { timeout(WITHIN, ask(&host, port, identity)).await.ok().flatten() }
+        async move { timeout(WITHIN, ask(&host, port, None, identity)).await.ok().flatten() }
     });
     join_all(asked)
         .await
@@ -47,12 +51,53 @@ pub async fn ahead(options: &Options, state: &State) -> Option<Timeline> {
 
 /// Those given as arguments, those that streamed from here, and the primary of earlier days.
 fn hosts(options: &Options, state: &State) -> BTreeSet<(String, u16)> {
-    let earlier = match &state.role {
-        Some(Role::Standby { primary_hosts, primary_port: _ }) => primary_hosts.clone(),
-        Some(Role::Primary) | None => Vec::new(),
-    };
-    let known = state.peers.iter().chain(&options.peers).chain(&earlier);
+    let known = state.peers.iter().chain(&options.peers).chain(primaries(state));
     known.map(|host| split(host, options.control_port)).collect()
+}
+
+fn primaries(state: &State) -> &[String] {
+    match &state.role {
+        Some(Role::Standby { primary_hosts, primary_port: _ }) => primary_hosts,
+        Some(Role::Primary) | None => &[],
+    }
+}
+
+/// Remembers an instance that has introduced itself.
+pub fn remember(own: &Supervisor, from: Option<String>) {
+    let Some(host) = from.filter(|host| server_file::check_hosts(slice::from_ref(host)).is_ok())
+    else {
+        return;
+    };
+    if !own.store.state().peers.contains(&host)
+        && let Err(error) = own.store.update(|state| {
+            state.peers.insert(host);
+        })
+    {
+        tracing::warn!(%error, "could not remember the address of a peer");
+    }
+}
+
+/// Introduces this instance to its primary while it is a standby, at every change and now and
+/// then: arguments may name peers by names that nothing resolves.
+pub async fn introduce(own: &Supervisor) {
+    let mut seen = own.state.subscribe();
+    loop {
+        let state = own.store.state();
+        if *seen.borrow_and_update() == ServerState::Running
+            && own.options.is_standby()
+            && !own.options.listen_address.is_unspecified()
+            && let Ok(identity) = tls::peer_identity(&own.options.tls_directory)
+        {
+            let from = own.options.listen_address.to_string();
+            for host in primaries(&state) {
+                let (host, port) = split(host, own.options.control_port);
+                let asked = ask(&host, port, Some(from.clone()), &identity);
+                // The primary may be away; it is asked again.
+                let _ = timeout(WITHIN, asked).await;
+            }
+        }
+        let _ = timeout(EVERY, seen.changed()).await;
+    }
 }
 
 /// `host`, `host:port` or an IPv6 address.
@@ -65,10 +110,11 @@ fn split(host: &str, port: u16) -> (String, u16) {
     }
 }
 
-async fn ask(host: &str, port: u16, identity: &Identity) -> Option<Timeline> {
+async fn ask(host: &str, port: u16, from: Option<String>, identity: &Identity) -> Option<Timeline> {
+    let call = AskTimeline { from };
     let addresses: Vec<SocketAddr> = tokio::net::lookup_host((host, port)).await.ok()?.collect();
     for address in addresses {
-        let answer = Client::new(address, identity).call(&AskTimeline {}, WITHIN).await;
+        let answer = Client::new(address, identity).call(&call, WITHIN).await;
         if let Ok(answer) = answer {
             return Some(answer);
         }

@@ -16,6 +16,7 @@ use tokio_util::sync::CancellationToken;
 use super::{
     changes, dry_run, facts, files, health,
     options::Options,
+    peers,
     process::{self, LockFile},
     server::{self, Api},
     server_file,
@@ -66,6 +67,10 @@ pub async fn run(options: Options, stopping: CancellationToken) -> Result<(), Er
     let api = Arc::new(Api { supervisor: supervisor.clone(), work, version });
     let serving = tokio::spawn(server::serve(api, listener, Arc::new(acceptor), stopping.clone()));
     let probing = tokio::spawn(health::serve(own.clone(), probes, stopping.clone()));
+    let introducing = {
+        let own = own.clone();
+        tokio::spawn(async move { peers::introduce(&own).await })
+    };
     let reaping = tokio::spawn(reap(stopping.clone()));
     let keeping = tokio::spawn(async move {
         changes::resume_restart(&own).await;
@@ -77,7 +82,7 @@ pub async fn run(options: Options, stopping: CancellationToken) -> Result<(), Er
     let mut server = supervisor.lock().await;
     supervisor.stop(&mut server, grace).await;
     drop(server);
-    for task in [serving, probing, reaping, keeping] {
+    for task in [serving, probing, introducing, reaping, keeping] {
         task.abort();
     }
     let _ = std::fs::remove_file(supervisor.options.health_socket());

@@ -19,7 +19,7 @@ use tokio::{
 use tokio_util::sync::CancellationToken;
 
 use super::{
-    changes, dry_run, facts, fill,
+    changes, dry_run, facts, fill, peers,
     protocol::{
         AskFacts, AskSettings, AskTimeline, Call, Checkpoint, DryRun, Follow, Initialise, Join,
         Load, MAX_BODY, Promote, Prove, Refused, Reply, Restart, ServerVersion,
@@ -164,7 +164,10 @@ async fn route(api: &Arc<Api>, path: &str, body: &[u8]) -> Response<Full<Bytes>>
             Ok(facts::facts(own, &api.work, Some(&api.version)).await)
         }),
         AskTimeline::PATH => {
-            asked!(AskTimeline, |_call| async { Ok(facts::timeline(&own.options).await) })
+            asked!(AskTimeline, |call| async {
+                peers::remember(own, call.from);
+                Ok(facts::timeline(&own.options).await)
+            })
         }
         AskSettings::PATH => asked!(AskSettings, |call| async {
             changes::running(own)?;

@@ -47,7 +47,7 @@ pub struct State {
     pub restart: Option<PendingRestart>,
     /// Answers given, oldest first.
     pub answers: VecDeque<Answered>,
-    /// Addresses of standbys that once streamed from here.
+    /// Addresses of instances that have introduced themselves.
     pub peers: BTreeSet<String>,
 }
 
