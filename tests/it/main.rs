@@ -2,3 +2,5 @@
 
 mod deploy;
 mod tidy;
+mod pgconf_oracle;
+mod postgres;
