@@ -5,6 +5,7 @@
 pub mod connection;
 pub mod crd;
 pub mod demo;
+pub mod log;
 pub mod restart;
 pub mod suspend;
 
@@ -29,6 +30,8 @@ pub struct Cli {
 
 #[derive(Debug, Subcommand)]
 enum Command {
+    /// Show commits with their notes and requests, without any git set-up
+    Log(log::Args),
     /// Look at a repository now
     Reconcile(suspend::RepositoryArgs),
     /// Stop emitting requests for a repository; a running one finishes
@@ -55,6 +58,7 @@ enum Command {
 pub fn run(cli: Cli) -> anyhow::Result<ExitCode> {
     crate::telemetry::start_logs(cli.log_format);
     match cli.command {
+        Command::Log(args) => wait(log::run(&args)),
         Command::Reconcile(args) => wait(suspend::reconcile(&args)),
         Command::Suspend(args) => wait(suspend::suspend(&args, true)),
         Command::Resume(args) => wait(suspend::suspend(&args, false)),
