@@ -1,6 +1,3 @@
-//! One file per command.
-
-pub mod instance;
 //! The command line: one file per command.
 //!
 //! This file only knows which commands there are. kubectl's habits: `-n`, `--context`, `-o`.
@@ -8,6 +5,7 @@ pub mod instance;
 pub mod connection;
 pub mod crd;
 pub mod demo;
+pub mod instance;
 pub mod log;
 pub mod restart;
 pub mod suspend;
@@ -33,6 +31,8 @@ pub struct Cli {
 
 #[derive(Debug, Subcommand)]
 enum Command {
+    /// Run or probe an instance: the supervisor of one Postgres server, in its pod
+    Instance(instance::Instance),
     /// Show commits with their notes and requests, without any git set-up
     Log(log::Args),
     /// Look at a repository now
@@ -61,6 +61,7 @@ enum Command {
 pub fn run(cli: Cli) -> anyhow::Result<ExitCode> {
     crate::telemetry::start_logs(cli.log_format);
     match cli.command {
+        Command::Instance(args) => wait(async { args.run().await.map(|()| ExitCode::SUCCESS) }),
         Command::Log(args) => wait(log::run(&args)),
         Command::Reconcile(args) => wait(suspend::reconcile(&args)),
         Command::Suspend(args) => wait(suspend::suspend(&args, true)),
