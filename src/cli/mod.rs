@@ -1,6 +1,3 @@
-//! One file per command.
-
-pub mod instance;
 //! The command line: one file per command.
 //!
 //! This file only knows which commands there are. kubectl's habits: `-n`, `--context`, `-o`.
@@ -8,6 +5,7 @@ pub mod instance;
 pub mod connection;
 pub mod crd;
 pub mod demo;
+pub mod instance;
 pub mod log;
 pub mod restart;
 pub mod suspend;
@@ -45,6 +43,8 @@ enum Command {
     Retry(suspend::DatabaseArgs),
     /// Restart a database, standbys first, node by node
     Restart(restart::Args),
+    /// Supervise a Postgres server in its pod, or probe one that is supervised
+    Instance(instance::Args),
     /// Print the definitions of our Kubernetes kinds, for `kubectl apply -f -`
     Crd(crd::Args),
     /// Print a completion script for a shell
@@ -67,6 +67,7 @@ pub fn run(cli: Cli) -> anyhow::Result<ExitCode> {
         Command::Resume(args) => wait(suspend::suspend(&args, false)),
         Command::Retry(args) => wait(suspend::retry(&args)),
         Command::Restart(args) => wait(restart::run(&args)),
+        Command::Instance(args) => wait(instance::run(args)),
         Command::Crd(args) => crd::run(&args),
         Command::Completion { shell } => {
             clap_complete::generate(shell, &mut Cli::command(), "pgitops", &mut std::io::stdout());
