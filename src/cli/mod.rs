@@ -45,6 +45,8 @@ enum Command {
     Retry(suspend::DatabaseArgs),
     /// Restart a database, standbys first, node by node
     Restart(restart::Args),
+    /// Supervise a Postgres server in its pod, or probe one that is supervised
+    Instance(instance::Args),
     /// Print the definitions of our Kubernetes kinds, for `kubectl apply -f -`
     Crd(crd::Args),
     /// Print a completion script for a shell
@@ -68,6 +70,7 @@ pub fn run(cli: Cli) -> anyhow::Result<ExitCode> {
         Command::Resume(args) => wait(suspend::suspend(&args, false)),
         Command::Retry(args) => wait(suspend::retry(&args)),
         Command::Restart(args) => wait(restart::run(&args)),
+        Command::Instance(args) => wait(instance::run(args)),
         Command::Crd(args) => crd::run(&args),
         Command::Completion { shell } => {
             clap_complete::generate(shell, &mut Cli::command(), "pgitops", &mut std::io::stdout());
