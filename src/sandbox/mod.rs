@@ -1,1 +1,4 @@
 //! A small Kubernetes of our own.
+
+pub mod node;
+pub mod workload;
