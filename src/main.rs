@@ -1,3 +1,18 @@
 //! Arguments → command; prints an error chain once; exit code.
 
-fn main() {}
+use std::process::ExitCode;
+
+use clap::Parser;
+
+fn main() -> ExitCode {
+    // One TLS provider for the whole process: rustls panics at first use when it has to guess.
+    // Refused only when one is installed already, which is as good.
+    drop(rustls::crypto::ring::default_provider().install_default());
+    match pgitops::cli::run(pgitops::cli::Cli::parse()) {
+        Ok(code) => code,
+        Err(error) => {
+            eprintln!("pgitops: {}", pgitops::cli::chain(&error));
+            ExitCode::FAILURE
+        }
+    }
+}
