@@ -6,6 +6,7 @@ pub mod connection;
 pub mod crd;
 pub mod demo;
 pub mod restart;
+pub mod sandbox;
 pub mod suspend;
 
 use std::future::Future;
@@ -39,6 +40,8 @@ enum Command {
     Retry(suspend::DatabaseArgs),
     /// Restart a database, standbys first, node by node
     Restart(restart::Args),
+    /// Run a small cluster on this machine: the API of Kubernetes, and pods as local processes
+    Sandbox(sandbox::Args),
     /// Print the definitions of our Kubernetes kinds, for `kubectl apply -f -`
     Crd(crd::Args),
     /// Print a completion script for a shell
@@ -60,6 +63,8 @@ pub fn run(cli: Cli) -> anyhow::Result<ExitCode> {
         Command::Resume(args) => wait(suspend::suspend(&args, false)),
         Command::Retry(args) => wait(suspend::retry(&args)),
         Command::Restart(args) => wait(restart::run(&args)),
+        // The integrator puts the controller here.
+        Command::Sandbox(args) => wait(sandbox::run(args, None)),
         Command::Crd(args) => crd::run(&args),
         Command::Completion { shell } => {
             clap_complete::generate(shell, &mut Cli::command(), "pgitops", &mut std::io::stdout());

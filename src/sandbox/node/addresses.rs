@@ -90,6 +90,11 @@ struct Book {
 }
 
 impl AddressBook {
+    /// Where the book of a node lies below its folder.
+    pub fn file(state: &Path) -> PathBuf {
+        state.join("addresses.json")
+    }
+
     /// Opens the book at `file` (absent: empty) and locks a network, the one of the last run if
     /// it can be had.
     ///
@@ -101,6 +106,13 @@ impl AddressBook {
         let network = Network::lock(locks, book.prefix.unwrap_or_else(|| preferred(seed)))?;
         book.prefix = Some(network.prefix());
         Ok(Self { network, file, book })
+    }
+
+    /// The address of a pod in the book at `file`, whoever has it open.
+    pub fn look_up(file: &Path, pod: &str) -> Option<Ipv4Addr> {
+        let book: Book = serde_json::from_slice(&std::fs::read(file).ok()?).ok()?;
+        let (second, third) = book.prefix?;
+        Some(Ipv4Addr::new(127, second, third, *book.hosts.get(pod)?))
     }
 
     /// The address of a pod (`namespace/name`), which is in use until [`Self::release`].
@@ -198,5 +210,8 @@ mod tests {
         drop(book);
         let mut again = AddressBook::open(file, folder.path(), b"other").unwrap();
         assert_eq!(again.take("demo/a").unwrap(), address);
+        let file = folder.path().join("addresses.json");
+        assert_eq!(AddressBook::look_up(&file, "demo/a"), Some(address));
+        assert_eq!(AddressBook::look_up(&file, "demo/b"), None);
     }
 }

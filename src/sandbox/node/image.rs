@@ -15,15 +15,15 @@ const DEBIAN_ROOT: &str = "/usr/lib/postgresql";
 const SYSTEM_PATH: &str = "/usr/local/sbin:/usr/local/bin:/usr/sbin:/usr/bin:/sbin:/bin";
 
 /// Path of our executable inside our own image.
-pub const PGITOPS_PATH: &str = "/pgitops";
+const PGITOPS_PATH: &str = "/pgitops";
 
 /// The environment that stands for an image.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub struct Image {
     /// Variables that the image sets, `PATH` among them.
     pub env: BTreeMap<String, String>,
-    /// Whether [`PGITOPS_PATH`] exists in it.
-    pub has_pgitops: bool,
+    /// Paths that exist in it, with those of this machine that stand for them.
+    pub paths: Vec<(String, String)>,
 }
 
 /// What images there are.
@@ -49,7 +49,9 @@ impl Images {
         let own = self.own_folder.display();
         if same_repository(repository, &self.pgitops) {
             let path = format!("{own}:{SYSTEM_PATH}");
-            return Ok(Image { env: variables([("PATH", path)]), has_pgitops: true });
+            let program = format!("{own}/pgitops");
+            let paths = vec![(PGITOPS_PATH.to_owned(), program)];
+            return Ok(Image { env: variables([("PATH", path)]), paths });
         }
         if !same_repository(repository, &self.postgres) {
             return Err(format!(
@@ -72,7 +74,8 @@ impl Images {
         if let Some(libraries) = own_libraries(bin) {
             env.insert("LD_LIBRARY_PATH".to_owned(), libraries.display().to_string());
         }
-        Ok(Image { env, has_pgitops: false })
+        let programs = format!("{DEBIAN_ROOT}/{major}/bin");
+        Ok(Image { env, paths: vec![(programs, bin.display().to_string())] })
     }
 
     fn installed(&self) -> String {
@@ -129,23 +132,26 @@ fn own_libraries(bin: &Path) -> Option<PathBuf> {
     holds_libpq.then_some(lib)
 }
 
-/// Looks for installed servers: Debian's folder first, then each of `extra` (a folder that holds
-/// `bin/postgres`, or that file's folder). The first one found of a major version wins.
+/// Looks for installed servers: Debian's folder first, then each of `extra` (a folder with
+/// `<major>/bin/postgres` like Debian's, or with `bin/postgres`, or with `postgres`). The first
+/// one found of a major version wins.
 pub fn installed_majors(extra: &[PathBuf]) -> BTreeMap<u32, PathBuf> {
     let mut majors = BTreeMap::new();
-    for entry in std::fs::read_dir(DEBIAN_ROOT).into_iter().flatten().flatten() {
-        let bin = entry.path().join("bin");
-        if let Some(major) = entry.file_name().to_str().and_then(|name| name.parse().ok())
-            && bin.join("postgres").is_file()
-        {
-            majors.insert(major, bin);
+    for root in [PathBuf::from(DEBIAN_ROOT)].iter().chain(extra) {
+        for entry in std::fs::read_dir(root).into_iter().flatten().flatten() {
+            let bin = entry.path().join("bin");
+            if let Some(major) = entry.file_name().to_str().and_then(|name| name.parse().ok())
+                && bin.join("postgres").is_file()
+            {
+                majors.entry(major).or_insert(bin);
+            }
         }
-    }
-    for root in extra {
-        let nested = root.join("bin");
-        let bin = if nested.join("postgres").is_file() { nested } else { root.clone() };
-        if let Some(major) = version_of(&bin) {
-            majors.entry(major).or_insert(bin);
+        for bin in [root.join("bin"), root.clone()] {
+            if bin.join("postgres").is_file()
+                && let Some(major) = version_of(&bin)
+            {
+                majors.entry(major).or_insert(bin);
+            }
         }
     }
     majors

@@ -1,15 +1,14 @@
 //! Log files of containers.
 //!
-//! One line per line that a container wrote, each after the time it was read, so that
-//! `kubectl logs --timestamps` and `--since` have what they need. Capped; the file before is kept
-//! as `.previous`. Leaves serving them to the API server. Never looks at what is written.
+//! What a container wrote, line by line and without anything added. Capped; the file before is
+//! kept as `.previous`: that of the run before, or of this one when it wrote too much. Leaves
+//! serving them to the API server. Never looks at what is written.
 
 use std::fs::{File, OpenOptions};
 use std::io::Write as _;
 use std::path::{Path, PathBuf};
 
 use anyhow::{Context as _, Result};
-use jiff::Timestamp;
 use tokio::io::{AsyncRead, AsyncReadExt as _};
 
 /// Bytes after which a log is moved to `.previous`: two files of a chatty container stay small
@@ -24,7 +23,7 @@ pub fn path(logs: &Path, namespace: &str, pod: &str, container: &str) -> PathBuf
     logs.join("pods").join(format!("{namespace}_{pod}")).join(format!("{container}.log"))
 }
 
-/// The file before `log`.
+/// The file before it.
 pub fn previous(log: &Path) -> PathBuf {
     log.with_extension("log.previous")
 }
@@ -61,9 +60,8 @@ impl Log {
             .with_context(|| format!("creating {path:?}"))
     }
 
-    fn line(&mut self, now: Timestamp, line: &[u8]) -> Result<()> {
-        let mut text = format!("{now:.9} ").into_bytes();
-        text.extend_from_slice(line);
+    fn line(&mut self, line: &[u8]) -> Result<()> {
+        let mut text = line.to_vec();
         text.push(b'\n');
         if self.size + text.len() as u64 > SIZE_LIMIT {
             self.file = Self::rotate(&self.path)?;
@@ -82,15 +80,14 @@ impl Log {
         let mut chunk = vec![0; LINE_LIMIT];
         loop {
             let count = source.read(&mut chunk).await.context("reading a container's output")?;
-            let now = Timestamp::now();
             let Some(fresh) = chunk.get(..count).filter(|fresh| !fresh.is_empty()) else { break };
             pending.extend_from_slice(fresh);
             while let Some((line, rest)) = cut(&pending) {
-                self.line(now, line)?;
+                self.line(line)?;
                 pending = rest.to_vec();
             }
         }
-        if pending.is_empty() { Ok(()) } else { self.line(Timestamp::now(), &pending) }
+        if pending.is_empty() { Ok(()) } else { self.line(&pending) }
     }
 }
 
@@ -113,12 +110,7 @@ mod tests {
         let at = path(folder.path(), "demo", "a", "c");
         Log::begin(at.clone()).unwrap().pump(written).await.unwrap();
         let text = std::fs::read_to_string(&at).unwrap();
-        let got: Vec<&str> = text.lines().map(|l| l.split_once(' ').unwrap().1).collect();
-        assert_eq!(got, lines);
-        for line in text.lines() {
-            let at: Timestamp = line.split_once(' ').unwrap().0.parse().unwrap();
-            assert!(at > Timestamp::UNIX_EPOCH);
-        }
+        assert_eq!(Vec::from_iter(text.lines()), lines);
     }
 
     #[tokio::test]
@@ -141,7 +133,7 @@ mod tests {
         assert!(std::fs::read_to_string(&at).unwrap().ends_with("second\n"));
         let mut log = Log::begin(at.clone()).unwrap();
         log.size = SIZE_LIMIT;
-        log.line(Timestamp::now(), b"third").unwrap();
+        log.line(b"third").unwrap();
         assert_eq!(std::fs::read_to_string(&at).unwrap().lines().count(), 1);
     }
 }

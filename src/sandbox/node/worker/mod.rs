@@ -13,7 +13,6 @@ use std::net::Ipv4Addr;
 use std::sync::Arc;
 use std::time::Duration;
 
-use anyhow::Result;
 use jiff::Timestamp;
 use k8s_openapi::api::core::v1::{Container, ContainerStatus, Pod, PodStatus};
 use tokio::sync::{mpsc, watch};
@@ -22,7 +21,6 @@ use tokio_util::task::AbortOnDropHandle;
 
 use super::Shared;
 use super::lifecycle::{self, Ended, Next, Phase, RestartPolicy, Role, State};
-use super::paths::PathMap;
 use super::probe;
 use super::process::{Exit, Launch, Process};
 use super::volumes::{References, references};
@@ -299,10 +297,6 @@ impl Worker {
     fn folder(&self) -> std::path::PathBuf {
         let uid = self.pod.metadata.uid.as_deref().unwrap_or("none");
         self.shared.folders.pods.join(uid.get(..8).unwrap_or(uid))
-    }
-
-    fn paths(&self, container: &Container, prepared: &Prepared) -> Result<PathMap> {
-        start::paths(container, prepared, &self.shared.folders.programs)
     }
 }
 

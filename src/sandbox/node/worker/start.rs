@@ -14,7 +14,7 @@ use tokio::time::Instant;
 use tokio_util::task::AbortOnDropHandle;
 
 use super::super::environment::{self, Sources};
-use super::super::image::{Image, PGITOPS_PATH};
+use super::super::image::Image;
 use super::super::lifecycle::{Ended, Phase};
 use super::super::logs::{self, Log};
 use super::super::observe;
@@ -150,7 +150,7 @@ impl Worker {
         let sources =
             observe::sources(&self.shared.client, &self.pod, &self.wanted).await.map_err(config)?;
         let pod = self.with_address(prepared.address);
-        let paths = self.paths(&container, prepared).map_err(config)?;
+        let paths = paths(&container, prepared, &image).map_err(config)?;
         let address = prepared.address;
         let launch = self.launch(&pod, &container, &image, &sources, &paths).map_err(config)?;
         let command = command(&container, &launch.env, &paths).map_err(config)?;
@@ -309,14 +309,9 @@ enum Refusal {
     Start(String),
 }
 
-/// The map of a container's paths: its mounts, and our executable in our own image.
-pub(super) fn paths(
-    container: &Container,
-    prepared: &Prepared,
-    programs: &Path,
-) -> Result<PathMap> {
-    let own = programs.join("pgitops").display().to_string();
-    let mut mounts = vec![(PGITOPS_PATH.to_owned(), own)];
+/// The map of a container's paths: its mounts, and what its image has where no mount hides it.
+fn paths(container: &Container, prepared: &Prepared, image: &Image) -> Result<PathMap> {
+    let mut mounts = Vec::new();
     for mount in container.volume_mounts.iter().flatten() {
         let Some(folder) = prepared.folders.get(&mount.name) else {
             bail!("mount {:?} names a volume that the pod does not have", mount.name)
@@ -333,6 +328,9 @@ pub(super) fn paths(
         };
         mounts.push((mount.mount_path.clone(), local.display().to_string()));
     }
+    let hidden = |path: &str| mounts.iter().any(|(at, _)| Path::new(path).starts_with(at));
+    let of_image: Vec<_> = image.paths.iter().filter(|(at, _)| !hidden(at)).cloned().collect();
+    mounts.extend(of_image);
     Ok(PathMap::new(mounts).listening_on(prepared.address))
 }
 
