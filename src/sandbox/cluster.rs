@@ -148,10 +148,12 @@ impl Sandbox {
             "apiVersion": "v1", "kind": "Namespace", "metadata": {"name": NAMESPACE},
         });
         let namespaces: Api<Namespace> = Api::all(self.client.clone());
-        let call = namespaces.patch(NAMESPACE, &parameters, &Patch::Apply(&namespace));
+        let patch = Patch::Apply(&namespace);
+        let call = namespaces.patch(NAMESPACE, &parameters, &patch);
         within("creating the namespace", call).await?;
         let repositories: Api<ConfigRepository> = Api::namespaced(self.client.clone(), NAMESPACE);
-        let found = within("looking for the repository", repositories.get_opt(REPOSITORY)).await?;
+        let call = repositories.get_opt(REPOSITORY);
+        let found = within("looking for the repository", call).await?;
         match found {
             // What a person changed in it stays; only a folder that was moved is followed.
             Some(found) if found.spec.url == url => {}
@@ -168,7 +170,8 @@ impl Sandbox {
                     "metadata": {"name": REPOSITORY, "namespace": NAMESPACE},
                     "spec": {"url": url, "path": ".", "interval": "10s"},
                 }))?;
-                let call = repositories.create(&PostParams::default(), &object);
+                let parameters = PostParams::default();
+                let call = repositories.create(&parameters, &object);
                 within("creating the repository", call).await?;
             }
         }
@@ -239,11 +242,23 @@ fn node_options(options: &Options, directory: &Path, logs: &Path) -> NodeOptions
 /// Applies our definitions and waits until they are served.
 async fn define(client: &Client) -> Result<()> {
     let definitions: Api<CustomResourceDefinition> = Api::all(client.clone());
-    let parameters = PatchParams::apply(OWNER).force();
-    for definition in crate::api::crds() {
+    let parameters = PostParams { field_manager: Some(OWNER.to_owned()), ..Default::default() };
+    for mut definition in crate::api::crds() {
         let name = definition.name_any();
-        let call = definitions.patch(&name, &parameters, &Patch::Apply(&definition));
-        within("defining our kinds", call).await.context(name)?;
+        let found = within("looking for a definition", definitions.get_opt(&name)).await?;
+        let result = match found {
+            // Whole: a definition of an older version must not leave anything behind.
+            Some(found) => {
+                definition.metadata.resource_version = found.metadata.resource_version;
+                let call = definitions.replace(&name, &parameters, &definition);
+                within("defining our kinds", call).await
+            }
+            None => {
+                let call = definitions.create(&parameters, &definition);
+                within("defining our kinds", call).await
+            }
+        };
+        result.context(name)?;
     }
     let deadline = tokio::time::Instant::now() + ESTABLISHED;
     for definition in crate::api::crds() {
