@@ -8,6 +8,7 @@ pub mod demo;
 pub mod instance;
 pub mod log;
 pub mod restart;
+pub mod sandbox;
 pub mod suspend;
 
 use std::future::Future;
@@ -47,6 +48,8 @@ enum Command {
     Restart(restart::Args),
     /// Supervise a Postgres server in its pod, or probe one that is supervised
     Instance(instance::Args),
+    /// Run a small cluster on this machine: the API of Kubernetes, and pods as local processes
+    Sandbox(sandbox::Args),
     /// Print the definitions of our Kubernetes kinds, for `kubectl apply -f -`
     Crd(crd::Args),
     /// Print a completion script for a shell
@@ -71,6 +74,8 @@ pub fn run(cli: Cli) -> anyhow::Result<ExitCode> {
         Command::Retry(args) => wait(suspend::retry(&args)),
         Command::Restart(args) => wait(restart::run(&args)),
         Command::Instance(args) => wait(instance::run(args)),
+        // The integrator puts the controller here.
+        Command::Sandbox(args) => wait(sandbox::run(args, None)),
         Command::Crd(args) => crd::run(&args),
         Command::Completion { shell } => {
             clap_complete::generate(shell, &mut Cli::command(), "pgitops", &mut std::io::stdout());

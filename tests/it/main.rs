@@ -5,3 +5,8 @@ mod instance;
 mod pgconf_oracle;
 mod postgres;
 mod tidy;
+mod fixture;
+mod tidy;
+mod pgconf_oracle;
+mod postgres;
+mod sandbox;
