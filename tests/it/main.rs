@@ -1,12 +1,9 @@
 //! The one test binary: linking is most of a test build, and shared fixtures stay in one place.
 
 mod deploy;
+mod fixture;
 mod instance;
 mod pgconf_oracle;
 mod postgres;
-mod tidy;
-mod fixture;
-mod tidy;
-mod pgconf_oracle;
-mod postgres;
 mod sandbox;
+mod tidy;
