@@ -8,15 +8,21 @@ use serde_json::{Value, json};
 
 use crate::fixture::{EXECUTABLE, Folder, World, condition, is_alive, until};
 
+fn merge(object: &mut Value, changes: &Value) {
+    if changes.is_object() {
+        json_patch::merge(object, changes);
+    }
+}
+
 /// A StatefulSet `app` whose pods run `script`, with a volume at /data.
 fn set(replicas: u32, script: &str, changes: Value) -> Value {
     let mut container = json!({
         "name": "main", "image": "pgitops:test", "command": ["sh", "-c", script],
         "volumeMounts": [{"name": "data", "mountPath": "/data"}],
     });
-    json_patch::merge(&mut container, &changes["container"]);
+    merge(&mut container, &changes["container"]);
     let mut pod = json!({"containers": [container], "terminationGracePeriodSeconds": 10});
-    json_patch::merge(&mut pod, &changes["pod"]);
+    merge(&mut pod, &changes["pod"]);
     json!({
         "apiVersion": "apps/v1", "kind": "StatefulSet", "metadata": {"name": "app"},
         "spec": {
@@ -37,9 +43,9 @@ fn set(replicas: u32, script: &str, changes: Value) -> Value {
 fn pod(script: &str, changes: Value) -> Value {
     let mut container =
         json!({"name": "main", "image": "pgitops:test", "command": ["sh", "-c", script]});
-    json_patch::merge(&mut container, &changes["container"]);
+    merge(&mut container, &changes["container"]);
     let mut spec = json!({"containers": [container], "terminationGracePeriodSeconds": 5});
-    json_patch::merge(&mut spec, &changes["pod"]);
+    merge(&mut spec, &changes["pod"]);
     json!({"apiVersion": "v1", "kind": "Pod", "metadata": {"name": "app"}, "spec": spec})
 }
 
@@ -78,7 +84,6 @@ async fn a_set_comes_up_and_a_deleted_pod_returns_with_its_name_volume_and_addre
                 {"name": "POD_IP", "valueFrom": field("status.podIP")}],
         "readinessProbe": {"exec": {"command": ["test", "-s", "/data/starts"]}},
     }})));
-    world.kubectl(&["rollout", "status", "statefulset/app", "--timeout=60s"]);
     let (first, other) = (world.ready("app-0").await, world.ready("app-1").await);
     assert_ne!(address(&first), address(&other));
     let line = format!("app-0 on {}\n", address(&first));
@@ -128,7 +133,7 @@ async fn environment_and_paths_are_those_of_the_pod() {
     world.apply(&json!({"apiVersion": "v1", "kind": "Secret", "metadata": {"name": "s"},
                         "stringData": {"word": "secret /etc/config"}}));
     world.apply(&json!({"apiVersion": "v1", "kind": "ConfigMap", "metadata": {"name": "m"},
-                        "data": {"user.conf": "work_mem = '1MB'"}}));
+                        "data": {"user.conf": "work_mem = '1MB'\n"}}));
     let script = "env; cat /etc/config/user.conf; id -un; ls /run/empty; pwd; command -v pgitops; \
                   stat -c %a /etc/config/user.conf -L; sleep 1000";
     world.apply(&pod(script, json!({
@@ -339,7 +344,7 @@ async fn a_pod_is_asked_to_stop_before_it_is_killed() {
     assert!(world.try_kubectl(&["get", "pod", "stubborn"], None).is_err());
 
     // Removed by force: the object is gone at once, and soon so is the process.
-    let mut object = pod("echo pid $$; sleep 1000", json!({}));
+    let mut object = pod("echo pid $$$$; sleep 1000", json!({}));
     object["metadata"]["name"] = json!("forced");
     world.apply(&object);
     let pid = pid_in(&world.logged("forced", "pid").await, "pid");
@@ -364,8 +369,8 @@ async fn gone(pids: &[i32]) {
 }
 
 /// Says its own pid and that of a child in a session of its own, which a mere signal to the
-/// process group does not reach.
-const FAMILY: &str = "setsid sh -c 'echo child $$; exec sleep 1000' & echo main $$; wait; sleep 1000";
+/// process group does not reach. (`$$` is Kubernetes' way to write one `$`.)
+const FAMILY: &str = "setsid sh -c 'echo child $$$$; exec sleep 1000' & echo main $$$$; wait; sleep 1000";
 
 #[tokio::test(flavor = "multi_thread")]
 async fn nothing_is_left_behind_and_a_kept_folder_is_taken_up_again() {

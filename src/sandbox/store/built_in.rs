@@ -215,12 +215,25 @@ fn point_references(node: &mut Value) {
     }
 }
 
+/// Types that hold any JSON, or one of several shapes that their schema does not tell apart.
+const ANYTHING: &[&str] = &[
+    "JSON",
+    "RawExtension",
+    "JSONSchemaPropsOrArray",
+    "JSONSchemaPropsOrBool",
+    "JSONSchemaPropsOrStringArray",
+];
+
 /// Adds what the types do not carry.
 fn extend(definitions: &mut Map<String, Value>) {
     for (name, definition) in definitions.iter_mut() {
         let short = name.rsplit('.').next().unwrap_or(name);
         if short == "Quantity" {
             definition["x-quantity"] = json!(true);
+        }
+        if ANYTHING.contains(&short) {
+            *definition = json!({"x-kubernetes-preserve-unknown-fields": true});
+            continue;
         }
         if ATOMIC.contains(&short) {
             definition["x-kubernetes-map-type"] = json!("atomic");

@@ -20,7 +20,9 @@ pub fn template(spec: &mut Value) {
         spec["serviceAccount"] = json!(account);
     }
     for list in ["containers", "initContainers"] {
-        for container in spec[list].as_array_mut().into_iter().flatten() {
+        // Not by index: that would write a null where there is nothing.
+        let containers = spec.get_mut(list).and_then(Value::as_array_mut);
+        for container in containers.into_iter().flatten() {
             let image = container["image"].as_str().unwrap_or_default();
             let latest = match image.rsplit('/').next().and_then(|i| i.split_once(':')) {
                 Some((_, tag)) => tag == "latest",
