@@ -393,8 +393,18 @@ async fn nothing_is_left_behind_and_a_kept_folder_is_taken_up_again() {
     world.stop().await;
 }
 
-/// The sandbox as a process of its own, up to the line `ready`.
-fn process(folder: &Folder) -> std::process::Child {
+/// A sandbox as a process of its own; a failed test leaves none.
+struct Process(std::process::Child);
+
+impl Drop for Process {
+    fn drop(&mut self) {
+        let _ = self.0.kill();
+        let _ = self.0.wait();
+    }
+}
+
+/// Starts one, up to the line `ready`.
+fn process(folder: &Folder) -> Process {
     use std::io::{BufRead as _, BufReader};
     let mut child = Command::new(EXECUTABLE)
         .args(["sandbox", "--no-controller", "--directory"])
@@ -404,8 +414,9 @@ fn process(folder: &Folder) -> std::process::Child {
         .spawn()
         .unwrap();
     let mut lines = BufReader::new(child.stdout.take().unwrap()).lines();
+    let process = Process(child);
     assert!(lines.any(|line| line.unwrap() == "ready"), "the sandbox ended before it was ready");
-    child
+    process
 }
 
 async fn family(folder: &Folder) -> [i32; 2] {
@@ -432,8 +443,8 @@ async fn the_command_ends_everything_however_it_ends() {
     let url = crate::fixture::kubectl(&kubeconfig, &repository, None).unwrap();
     assert!(url.ends_with("/s/config.git"), "{url}");
     let pids = family(&folder).await;
-    first.kill().unwrap();
-    first.wait().unwrap();
+    first.0.kill().unwrap();
+    first.0.wait().unwrap();
     gone(&pids).await;
 
     let mut second = process(&folder);
@@ -442,9 +453,9 @@ async fn the_command_ends_everything_however_it_ends() {
         if pids.iter().all(|pid| is_alive(*pid)) { Ok(pids) } else { Err("not yet".to_owned()) }
     };
     let pids = until("the pod runs again", again).await;
-    let pid = nix::unistd::Pid::from_raw(second.id() as i32);
+    let pid = nix::unistd::Pid::from_raw(second.0.id() as i32);
     nix::sys::signal::kill(pid, nix::sys::signal::Signal::SIGTERM).unwrap();
-    let status = tokio::task::spawn_blocking(move || second.wait().unwrap()).await.unwrap();
+    let status = tokio::task::spawn_blocking(move || second.0.wait().unwrap()).await.unwrap();
     assert!(status.success(), "{status}");
     assert!(!pids.iter().any(|pid| is_alive(*pid)), "nothing runs when it has ended");
 }
