@@ -110,14 +110,15 @@ impl Sandbox {
         let client = server.client()?;
         define(&client).await?;
         let workload = Workload::start(client.clone());
-        let agent = match Agent::start(client.clone(), node_options(&options, &directory, &logs)).await {
-            Ok(agent) => agent,
-            Err(error) => {
-                workload.shutdown().await;
-                stop_server(server).await;
-                return Err(error.context("starting the node"));
-            }
-        };
+        let agent =
+            match Agent::start(client.clone(), node_options(&options, &directory, &logs)).await {
+                Ok(agent) => agent,
+                Err(error) => {
+                    workload.shutdown().await;
+                    stop_server(server).await;
+                    return Err(error.context("starting the node"));
+                }
+            };
         let mut sandbox = Self {
             kubeconfig: directory.join("kubeconfig"),
             config_git: None,

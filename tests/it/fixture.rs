@@ -153,17 +153,15 @@ pub fn kubectl(
         .stdout(std::process::Stdio::piped())
         .stderr(std::process::Stdio::piped())
         .spawn()
-        .expect("kubectl is needed by this test: install it (https://kubernetes.io/docs/tasks/tools)");
+        .expect(
+            "kubectl is needed by this test: install it (https://kubernetes.io/docs/tasks/tools)",
+        );
     if let Some(input) = input {
         child.stdin.take().unwrap().write_all(input.to_string().as_bytes()).unwrap();
     }
     let output = child.wait_with_output().unwrap();
     let text = |bytes: &[u8]| String::from_utf8_lossy(bytes).into_owned();
-    if output.status.success() {
-        Ok(text(&output.stdout))
-    } else {
-        Err(text(&output.stderr))
-    }
+    if output.status.success() { Ok(text(&output.stdout)) } else { Err(text(&output.stderr)) }
 }
 
 /// Polls until `look` has a value; panics with its last words after [`LIMIT`].
@@ -175,7 +173,9 @@ where
     loop {
         match look().await {
             Ok(value) => return value,
-            Err(words) => assert!(Instant::now() < deadline, "not after {LIMIT:?}: {what}: {words}"),
+            Err(words) => {
+                assert!(Instant::now() < deadline, "not after {LIMIT:?}: {what}: {words}")
+            }
         }
         tokio::time::sleep(STEP).await;
     }

@@ -2,7 +2,7 @@
 
 mod deploy;
 mod fixture;
-mod tidy;
 mod pgconf_oracle;
 mod postgres;
 mod sandbox;
+mod tidy;

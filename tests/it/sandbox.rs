@@ -79,11 +79,15 @@ async fn a_set_comes_up_and_a_deleted_pod_returns_with_its_name_volume_and_addre
     let world = World::start().await;
     let script = format!("echo $POD_NAME on $POD_IP >> /data/starts; cat /data/starts; {WAIT}");
     let field = |f: &str| json!({"fieldRef": {"fieldPath": f}});
-    world.apply(&set(2, &script, json!({"container": {
-        "env": [{"name": "POD_NAME", "valueFrom": field("metadata.name")},
-                {"name": "POD_IP", "valueFrom": field("status.podIP")}],
-        "readinessProbe": {"exec": {"command": ["test", "-s", "/data/starts"]}},
-    }})));
+    world.apply(&set(
+        2,
+        &script,
+        json!({"container": {
+            "env": [{"name": "POD_NAME", "valueFrom": field("metadata.name")},
+                    {"name": "POD_IP", "valueFrom": field("status.podIP")}],
+            "readinessProbe": {"exec": {"command": ["test", "-s", "/data/starts"]}},
+        }}),
+    ));
     let (first, other) = (world.ready("app-0").await, world.ready("app-1").await);
     assert_ne!(address(&first), address(&other));
     let line = format!("app-0 on {}\n", address(&first));
@@ -136,26 +140,29 @@ async fn environment_and_paths_are_those_of_the_pod() {
                         "data": {"user.conf": "work_mem = '1MB'\n"}}));
     let script = "env; cat /etc/config/user.conf; id -un; ls /run/empty; pwd; command -v pgitops; \
                   stat -c %a /etc/config/user.conf -L; sleep 1000";
-    world.apply(&pod(script, json!({
-        "container": {
-            "workingDir": "/run/empty",
-            "args": ["unused $(NAME)"],
-            "env": [
-                {"name": "NAME", "valueFrom": {"fieldRef": {"fieldPath": "metadata.name"}}},
-                {"name": "NODE", "valueFrom": {"fieldRef": {"fieldPath": "spec.nodeName"}}},
-                {"name": "IP", "valueFrom": {"fieldRef": {"fieldPath": "status.podIP"}}},
-                {"name": "WORD", "valueFrom": {"secretKeyRef": {"name": "s", "key": "word"}}},
-                {"name": "CONF", "value": "/etc/config/user.conf:$(NAME)"},
-                {"name": "LISTEN", "value": "0.0.0.0:80"},
-            ],
-            "volumeMounts": [{"name": "conf", "mountPath": "/etc/config"},
-                             {"name": "empty", "mountPath": "/run/empty"}],
-        },
-        "pod": {"volumes": [
-            {"name": "conf", "projected": {"defaultMode": 288, "sources": [
-                {"configMap": {"name": "m"}}]}},
-            {"name": "empty", "emptyDir": {"medium": "Memory"}}]},
-    })));
+    world.apply(&pod(
+        script,
+        json!({
+            "container": {
+                "workingDir": "/run/empty",
+                "args": ["unused $(NAME)"],
+                "env": [
+                    {"name": "NAME", "valueFrom": {"fieldRef": {"fieldPath": "metadata.name"}}},
+                    {"name": "NODE", "valueFrom": {"fieldRef": {"fieldPath": "spec.nodeName"}}},
+                    {"name": "IP", "valueFrom": {"fieldRef": {"fieldPath": "status.podIP"}}},
+                    {"name": "WORD", "valueFrom": {"secretKeyRef": {"name": "s", "key": "word"}}},
+                    {"name": "CONF", "value": "/etc/config/user.conf:$(NAME)"},
+                    {"name": "LISTEN", "value": "0.0.0.0:80"},
+                ],
+                "volumeMounts": [{"name": "conf", "mountPath": "/etc/config"},
+                                 {"name": "empty", "mountPath": "/run/empty"}],
+            },
+            "pod": {"volumes": [
+                {"name": "conf", "projected": {"defaultMode": 288, "sources": [
+                    {"configMap": {"name": "m"}}]}},
+                {"name": "empty", "emptyDir": {"medium": "Memory"}}]},
+        }),
+    ));
     let log = world.logged("app", "440").await;
     let seen = world.ready("app").await;
     for line in [
@@ -183,10 +190,13 @@ async fn a_changed_secret_reaches_the_running_pod() {
                "stringData": {"word": word}})
     };
     // The pod is there before its Secret, and waits.
-    world.apply(&pod("while :; do cat /etc/s/word; echo; sleep 0.1; done", json!({
-        "container": {"volumeMounts": [{"name": "s", "mountPath": "/etc/s"}]},
-        "pod": {"volumes": [{"name": "s", "secret": {"secretName": "s"}}]},
-    })));
+    world.apply(&pod(
+        "while :; do cat /etc/s/word; echo; sleep 0.1; done",
+        json!({
+            "container": {"volumeMounts": [{"name": "s", "mountPath": "/etc/s"}]},
+            "pod": {"volumes": [{"name": "s", "secret": {"secretName": "s"}}]},
+        }),
+    ));
     let event = || async {
         let events = world.kubectl(&["get", "events"]);
         if events.contains("secret \"s\" not found") { Ok(()) } else { Err(events) }
@@ -272,10 +282,13 @@ async fn init_containers_run_first_and_their_failure_holds_the_pod() {
                 "command": ["sh", "-c", script]}])
     };
     let copied = |script: &str, changes: Value| {
-        let mut object = pod("ls -l /shared/pgitops; /shared/pgitops --version; sleep 1000", json!({
-            "container": {"volumeMounts": mounts},
-            "pod": {"initContainers": init(script), "volumes": [{"name": "shared", "emptyDir": {}}]},
-        }));
+        let mut object = pod(
+            "ls -l /shared/pgitops; /shared/pgitops --version; sleep 1000",
+            json!({
+                "container": {"volumeMounts": mounts},
+                "pod": {"initContainers": init(script), "volumes": [{"name": "shared", "emptyDir": {}}]},
+            }),
+        );
         json_patch::merge(&mut object, &changes);
         object
     };
@@ -329,8 +342,12 @@ async fn a_pod_is_asked_to_stop_before_it_is_killed() {
     let script = format!(
         "cat /data/last 2>/dev/null; trap 'echo asked > /data/last; exit 0' TERM; echo up; {WAIT}"
     );
-    world.apply(&set(1, &script, json!({"container": {"lifecycle": {
-        "preStop": {"exec": {"command": ["sh", "-c", "echo hook >> /data/hooks"]}}}}})));
+    world.apply(&set(
+        1,
+        &script,
+        json!({"container": {"lifecycle": {
+        "preStop": {"exec": {"command": ["sh", "-c", "echo hook >> /data/hooks"]}}}}}),
+    ));
     world.logged("app-0", "up").await;
     world.kubectl(&["delete", "pod", "app-0"]);
     world.logged("app-0", "asked\nup").await;
@@ -370,12 +387,17 @@ async fn gone(pids: &[i32]) {
 
 /// Says its own pid and that of a child in a session of its own, which a mere signal to the
 /// process group does not reach. (`$$` is Kubernetes' way to write one `$`.)
-const FAMILY: &str = "setsid sh -c 'echo child $$$$; exec sleep 1000' & echo main $$$$; wait; sleep 1000";
+const FAMILY: &str =
+    "setsid sh -c 'echo child $$$$; exec sleep 1000' & echo main $$$$; wait; sleep 1000";
 
 #[tokio::test(flavor = "multi_thread")]
 async fn nothing_is_left_behind_and_a_kept_folder_is_taken_up_again() {
     let world = World::start().await;
-    world.apply(&set(1, &format!("echo x >> /data/starts; wc -l < /data/starts; {FAMILY}"), json!({})));
+    world.apply(&set(
+        1,
+        &format!("echo x >> /data/starts; wc -l < /data/starts; {FAMILY}"),
+        json!({}),
+    ));
     let log = world.logged("app-0", "child").await;
     let log = if log.contains("main") { log } else { world.logged("app-0", "main").await };
     let pids = [pid_in(&log, "main"), pid_in(&log, "child")];
