@@ -1,1 +1,2 @@
 //! The one test binary: linking is most of a test build, and shared fixtures stay in one place.
+mod api_server;
