@@ -6,3 +6,4 @@ mod pgconf_oracle;
 mod postgres;
 mod sandbox;
 mod tidy;
+mod api_server;
