@@ -2,6 +2,7 @@
 
 mod deploy;
 mod fixture;
+mod instance;
 mod pgconf_oracle;
 mod postgres;
 mod sandbox;
