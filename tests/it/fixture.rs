@@ -100,7 +100,7 @@ impl World {
     /// `kubectl apply -f -`.
     pub fn apply(&self, object: &Value) {
         let applied = self.try_kubectl(&["apply", "-f", "-"], Some(object));
-        applied.unwrap_or_else(|e| panic!("kubectl apply: {e}\n{object:#}"));
+        applied.unwrap_or_else(|e| panic!("kubectl apply: {e}\n{object}"));
     }
 
     /// Waits until a pod is as wanted.

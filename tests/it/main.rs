@@ -8,3 +8,4 @@ mod postgres;
 mod provision;
 mod sandbox;
 mod tidy;
+mod api_server;

@@ -8,15 +8,21 @@ use serde_json::{Value, json};
 
 use crate::fixture::{EXECUTABLE, Folder, World, condition, is_alive, until};
 
+fn merge(object: &mut Value, changes: &Value) {
+    if changes.is_object() {
+        json_patch::merge(object, changes);
+    }
+}
+
 /// A StatefulSet `app` whose pods run `script`, with a volume at /data.
 fn set(replicas: u32, script: &str, changes: Value) -> Value {
     let mut container = json!({
         "name": "main", "image": "pgitops:test", "command": ["sh", "-c", script],
         "volumeMounts": [{"name": "data", "mountPath": "/data"}],
     });
-    json_patch::merge(&mut container, &changes["container"]);
+    merge(&mut container, &changes["container"]);
     let mut pod = json!({"containers": [container], "terminationGracePeriodSeconds": 10});
-    json_patch::merge(&mut pod, &changes["pod"]);
+    merge(&mut pod, &changes["pod"]);
     json!({
         "apiVersion": "apps/v1", "kind": "StatefulSet", "metadata": {"name": "app"},
         "spec": {
@@ -37,9 +43,9 @@ fn set(replicas: u32, script: &str, changes: Value) -> Value {
 fn pod(script: &str, changes: Value) -> Value {
     let mut container =
         json!({"name": "main", "image": "pgitops:test", "command": ["sh", "-c", script]});
-    json_patch::merge(&mut container, &changes["container"]);
+    merge(&mut container, &changes["container"]);
     let mut spec = json!({"containers": [container], "terminationGracePeriodSeconds": 5});
-    json_patch::merge(&mut spec, &changes["pod"]);
+    merge(&mut spec, &changes["pod"]);
     json!({"apiVersion": "v1", "kind": "Pod", "metadata": {"name": "app"}, "spec": spec})
 }
 
@@ -82,7 +88,6 @@ async fn a_set_comes_up_and_a_deleted_pod_returns_with_its_name_volume_and_addre
             "readinessProbe": {"exec": {"command": ["test", "-s", "/data/starts"]}},
         }}),
     ));
-    world.kubectl(&["rollout", "status", "statefulset/app", "--timeout=60s"]);
     let (first, other) = (world.ready("app-0").await, world.ready("app-1").await);
     assert_ne!(address(&first), address(&other));
     let line = format!("app-0 on {}\n", address(&first));
@@ -132,7 +137,7 @@ async fn environment_and_paths_are_those_of_the_pod() {
     world.apply(&json!({"apiVersion": "v1", "kind": "Secret", "metadata": {"name": "s"},
                         "stringData": {"word": "secret /etc/config"}}));
     world.apply(&json!({"apiVersion": "v1", "kind": "ConfigMap", "metadata": {"name": "m"},
-                        "data": {"user.conf": "work_mem = '1MB'"}}));
+                        "data": {"user.conf": "work_mem = '1MB'\n"}}));
     let script = "env; cat /etc/config/user.conf; id -un; ls /run/empty; pwd; command -v pgitops; \
                   stat -c %a /etc/config/user.conf -L; sleep 1000";
     world.apply(&pod(
@@ -356,7 +361,7 @@ async fn a_pod_is_asked_to_stop_before_it_is_killed() {
     assert!(world.try_kubectl(&["get", "pod", "stubborn"], None).is_err());
 
     // Removed by force: the object is gone at once, and soon so is the process.
-    let mut object = pod("echo pid $$; sleep 1000", json!({}));
+    let mut object = pod("echo pid $$$$; sleep 1000", json!({}));
     object["metadata"]["name"] = json!("forced");
     world.apply(&object);
     let pid = pid_in(&world.logged("forced", "pid").await, "pid");
@@ -381,9 +386,9 @@ async fn gone(pids: &[i32]) {
 }
 
 /// Says its own pid and that of a child in a session of its own, which a mere signal to the
-/// process group does not reach.
+/// process group does not reach. (`$$` is Kubernetes' way to write one `$`.)
 const FAMILY: &str =
-    "setsid sh -c 'echo child $$; exec sleep 1000' & echo main $$; wait; sleep 1000";
+    "setsid sh -c 'echo child $$$$; exec sleep 1000' & echo main $$$$; wait; sleep 1000";
 
 #[tokio::test(flavor = "multi_thread")]
 async fn nothing_is_left_behind_and_a_kept_folder_is_taken_up_again() {
@@ -410,8 +415,18 @@ async fn nothing_is_left_behind_and_a_kept_folder_is_taken_up_again() {
     world.stop().await;
 }
 
-/// The sandbox as a process of its own, up to the line `ready`.
-fn process(folder: &Folder) -> std::process::Child {
+/// A sandbox as a process of its own; a failed test leaves none.
+struct Process(std::process::Child);
+
+impl Drop for Process {
+    fn drop(&mut self) {
+        let _ = self.0.kill();
+        let _ = self.0.wait();
+    }
+}
+
+/// Starts one, up to the line `ready`.
+fn process(folder: &Folder) -> Process {
     use std::io::{BufRead as _, BufReader};
     let mut child = Command::new(EXECUTABLE)
         .args(["sandbox", "--no-controller", "--directory"])
@@ -421,8 +436,9 @@ fn process(folder: &Folder) -> std::process::Child {
         .spawn()
         .unwrap();
     let mut lines = BufReader::new(child.stdout.take().unwrap()).lines();
+    let process = Process(child);
     assert!(lines.any(|line| line.unwrap() == "ready"), "the sandbox ended before it was ready");
-    child
+    process
 }
 
 async fn family(folder: &Folder) -> [i32; 2] {
@@ -449,8 +465,8 @@ async fn the_command_ends_everything_however_it_ends() {
     let url = crate::fixture::kubectl(&kubeconfig, &repository, None).unwrap();
     assert!(url.ends_with("/s/config.git"), "{url}");
     let pids = family(&folder).await;
-    first.kill().unwrap();
-    first.wait().unwrap();
+    first.0.kill().unwrap();
+    first.0.wait().unwrap();
     gone(&pids).await;
 
     let mut second = process(&folder);
@@ -459,9 +475,9 @@ async fn the_command_ends_everything_however_it_ends() {
         if pids.iter().all(|pid| is_alive(*pid)) { Ok(pids) } else { Err("not yet".to_owned()) }
     };
     let pids = until("the pod runs again", again).await;
-    let pid = nix::unistd::Pid::from_raw(second.id() as i32);
+    let pid = nix::unistd::Pid::from_raw(second.0.id() as i32);
     nix::sys::signal::kill(pid, nix::sys::signal::Signal::SIGTERM).unwrap();
-    let status = tokio::task::spawn_blocking(move || second.wait().unwrap()).await.unwrap();
+    let status = tokio::task::spawn_blocking(move || second.0.wait().unwrap()).await.unwrap();
     assert!(status.success(), "{status}");
     assert!(!pids.iter().any(|pid| is_alive(*pid)), "nothing runs when it has ended");
 }
