@@ -133,19 +133,23 @@ fn integer(name: &str, range: &Number, text: &str) -> Result<Normalised, Refusal
     let hooked = hook(name, asked, range)?;
     let shown = range.show(hooked as f64);
     let remark = if hooked != asked {
-        Some(format!("{} is raised by the server to {shown}", suggest::clip(text)))
+        remark(text, format!("is raised by the server to {shown}"), None)
     } else if bare && hooked > 0 {
-        let message = format!("{} has no unit and means {shown}", text.trim());
-        let instead = Some(format!("write {shown}"));
-        let remark = Some(Remark { message, instead });
-        return Ok(Normalised { text: hooked.to_string(), shown, remark });
+        without_unit(text, &shown)
     } else if base != rounded {
-        Some(format!("{} is rounded to {shown}", suggest::clip(text)))
+        remark(text, format!("is rounded to {shown}"), None)
     } else {
         None
     };
-    let remark = remark.map(|message| Remark { message, instead: None });
     Ok(Normalised { text: hooked.to_string(), shown, remark })
+}
+
+fn remark(text: &str, what: String, instead: Option<String>) -> Option<Remark> {
+    Some(Remark { message: format!("{} {what}", suggest::clip(text.trim())), instead })
+}
+
+fn without_unit(text: &str, shown: &str) -> Option<Remark> {
+    remark(text, format!("has no unit and means {shown}"), Some(format!("write {shown}")))
 }
 
 fn real(range: &Number, text: &str) -> Result<Normalised, Refusal> {
@@ -158,10 +162,7 @@ fn real(range: &Number, text: &str) -> Result<Normalised, Refusal> {
         return Err(out_of_range(range, text, base));
     }
     let shown = range.show(base);
-    let remark = (bare && base > 0.0).then(|| Remark {
-        message: format!("{} has no unit and means {shown}", text.trim()),
-        instead: Some(format!("write {shown}")),
-    });
+    let remark = if bare && base > 0.0 { without_unit(text, &shown) } else { None };
     Ok(Normalised { text: number::format_g(base), shown, remark })
 }
 
@@ -216,7 +217,7 @@ fn rounds_to_zero(range: &Number, text: &str) -> Refusal {
         if range.min <= 0.0 && range.max >= 0.0 { "write 0 if you mean 0, or" } else { "write" };
     Refusal {
         why: Why::RoundsToZero,
-        message: format!("{} is rounded to 0", suggest::clip(text)),
+        message: format!("{} is rounded to 0", suggest::clip(text.trim())),
         instead: Some(format!("{zero} at least {least}")),
     }
 }
