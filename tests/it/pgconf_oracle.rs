@@ -4,6 +4,8 @@
 //! every major that `postgres::bin_dirs` finds. The cases come from a seed that is printed; the time
 //! is shared out between the majors, and how many cases ran is printed.
 
+#![allow(clippy::unwrap_used, clippy::expect_used, clippy::panic)]
+
 mod catalogue;
 mod files;
 mod random;
