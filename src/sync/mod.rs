@@ -1,1 +1,2 @@
 //! git → requests → notes.
+pub mod window;
