@@ -1,2 +1,5 @@
 //! git → requests → notes.
+
+pub mod desired;
+pub mod problem;
 pub mod window;

@@ -33,7 +33,11 @@ pub struct Problem {
 
 impl Problem {
     /// A problem that stops the change.
-    pub fn refused(file: &str, at: impl Into<Option<Position>>, message: impl Into<String>) -> Self {
+    pub fn refused(
+        file: &str,
+        at: impl Into<Option<Position>>,
+        message: impl Into<String>,
+    ) -> Self {
         Self {
             file: file.to_owned(),
             at: at.into(),
@@ -45,7 +49,11 @@ impl Problem {
     }
 
     /// A problem that a person should know of, and that stops nothing.
-    pub fn warning(file: &str, at: impl Into<Option<Position>>, message: impl Into<String>) -> Self {
+    pub fn warning(
+        file: &str,
+        at: impl Into<Option<Position>>,
+        message: impl Into<String>,
+    ) -> Self {
         Self { severity: Severity::Warning, ..Self::refused(file, at, message) }
     }
 
