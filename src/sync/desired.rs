@@ -6,7 +6,9 @@
 //! reads anything but the files that it is given.
 
 pub mod documents;
+mod parameters;
 pub mod policy;
+mod reader;
 pub mod yaml;
 
 use std::collections::{BTreeMap, BTreeSet};

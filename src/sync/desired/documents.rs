@@ -8,15 +8,14 @@
 use std::collections::{BTreeMap, BTreeSet};
 use std::sync::Arc;
 
-use serde::de::DeserializeOwned;
-
 use super::policy::{self, Defaults, POLICY_KIND};
-use super::yaml::{Entry, Node, Shape};
+use super::reader::Reader;
+use super::yaml::{Entry, Node};
 use crate::api::duration::Length;
 use crate::api::names::{DatabaseRef, digest};
 use crate::api::ops_request::{Apply, Restart};
 use crate::api::postgres_config::{API_VERSION, KIND, Mode};
-use crate::pgconf::{Catalogue, Name, Settings, Tier, Value, catalogue, suggest, tiers};
+use crate::pgconf::{Name, Settings, Value, suggest};
 use crate::sync::problem::{Position, Problem};
 
 /// What is desired of one database.
@@ -159,73 +158,7 @@ const SPEC: [&str; 9] = [
     "allowUnsafe",
 ];
 
-/// Longest text of `allowUnsafe.reason`: it goes into notes and an annotation.
-const REASON_LIMIT: usize = 300;
-
-/// Collects problems while reading.
-pub(super) struct Reader {
-    pub(super) file: Arc<str>,
-    pub(super) problems: Vec<Problem>,
-}
-
 impl Reader {
-    pub(super) fn refuse(&mut self, at: Position, message: impl Into<String>, instead: &str) {
-        self.problems.push(Problem::refused(&self.file, at, message).instead(instead));
-    }
-
-    /// Every key must be known.
-    pub(super) fn fields(&mut self, node: &Node, known: &[&str], what: &str) {
-        for Entry { key, at, .. } in node.entries() {
-            if !known.contains(&key.as_str()) {
-                let instead = match suggest::nearest(key, known.iter().copied()) {
-                    Some(meant) => format!("write {meant}"),
-                    None => format!("remove it; the fields are {}", known.join(", ")),
-                };
-                let message = format!("{what} has no field {:?}", suggest::clip(key));
-                self.refuse(*at, message, &instead);
-            }
-        }
-    }
-
-    /// The mapping below a key that must be there.
-    pub(super) fn mapping<'n>(&mut self, node: &'n Node, key: &str) -> Option<&'n Node> {
-        match node.entry(key) {
-            None => {
-                self.refuse(node.at, format!("{key} is missing"), &format!("add {key}"));
-                None
-            }
-            Some(entry) => match entry.node.shape {
-                Shape::Map(_) => Some(&entry.node),
-                Shape::List(_) | Shape::Scalar(_) | Shape::Null => {
-                    let message = format!("{key} is {}", entry.node.kind());
-                    self.refuse(entry.node.at, message, "write a mapping");
-                    None
-                }
-            },
-        }
-    }
-
-    /// A field of a type that serde knows; absent or wrong is `None`, wrong is a problem as well.
-    pub(super) fn field<T: DeserializeOwned>(
-        &mut self,
-        node: &Node,
-        key: &str,
-        instead: &str,
-    ) -> Option<T> {
-        let entry = node.entry(key)?;
-        match serde_yaml::from_value(entry.node.value.clone()) {
-            Ok(value) => Some(value),
-            Err(_) => {
-                let found = match &entry.node.shape {
-                    Shape::Scalar(scalar) => format!("{:?}", suggest::clip(&scalar.text)),
-                    Shape::Map(_) | Shape::List(_) | Shape::Null => entry.node.kind().to_owned(),
-                };
-                self.refuse(entry.node.at, format!("{key}: {found} is not valid"), instead);
-                None
-            }
-        }
-    }
-
     fn metadata(&mut self, document: &Node) -> String {
         let Some(metadata) = self.mapping(document, "metadata") else { return String::new() };
         for Entry { key, at, .. } in metadata.entries() {
@@ -316,190 +249,6 @@ impl Reader {
         document.digest = document.digest_of();
         Some(document)
     }
-
-    pub(super) fn restart(&mut self, spec: &Node) -> Option<Restart> {
-        let entry = spec.entry("restart")?;
-        match spec.text("restart") {
-            Some("auto") => Some(Restart::Auto),
-            Some("on" | "true") => Some(Restart::True),
-            Some("off" | "false") => Some(Restart::False),
-            _ => {
-                self.refuse(entry.node.at, "restart is not valid", "write auto, true or false");
-                None
-            }
-        }
-    }
-
-    pub(super) fn timeout(&mut self, spec: &Node) -> Option<Length> {
-        let timeout: Length = self.field(spec, "timeout", "write a length such as 90s or 5m")?;
-        if timeout < Length::seconds(1) {
-            let at = spec.entry("timeout").map_or(spec.at, |entry| entry.node.at);
-            self.refuse(at, "timeout is too short to do anything in", "write at least 1s");
-        }
-        Some(timeout)
-    }
-
-    /// Reads the fragment into `settings`; gives its path.
-    fn fragment(
-        &mut self,
-        spec: &Node,
-        around: &Surroundings<'_>,
-        settings: &mut Settings,
-    ) -> Option<Arc<str>> {
-        let at = spec.entry("configFile")?.node.at;
-        let Some(name) = spec.text("configFile").filter(|name| !name.is_empty()) else {
-            self.refuse(at, "configFile is not the name of a file", "write the file's name");
-            return None;
-        };
-        if name.contains(['/', '\\']) || name.starts_with('.') {
-            let instead = "move the fragment beside this file and write its name alone";
-            self.refuse(at, "configFile points to another folder", instead);
-            return None;
-        }
-        let Some((path, bytes)) = (around.fragment)(name) else {
-            let message = format!("configFile {:?} is not beside this file", suggest::clip(name));
-            self.refuse(at, message, "commit it there, with a name that ends in .conf");
-            return None;
-        };
-        match Settings::parse_bytes(&bytes) {
-            Ok(read) => settings.replace(&read),
-            Err(problems) => {
-                self.problems.extend(problems.into_iter().map(|p| Problem::of(&path, None, p)));
-            }
-        }
-        Some(path)
-    }
-
-    fn parameters(
-        &mut self,
-        spec: &Node,
-        settings: &mut Settings,
-        from_fragment: &mut BTreeSet<Name>,
-    ) {
-        let Some(entry) = spec.entry("parameters") else { return };
-        let Shape::Map(entries) = &entry.node.shape else {
-            let message = format!("parameters is {}", entry.node.kind());
-            self.refuse(entry.node.at, message, "write a mapping, {} for none");
-            return;
-        };
-        let mut seen: BTreeMap<Name, Position> = BTreeMap::new();
-        for Entry { key, at, node } in entries {
-            let name = match Name::new(key) {
-                Ok(name) => name,
-                Err(problem) => {
-                    self.problems.push(Problem::of(&self.file, *at, problem));
-                    continue;
-                }
-            };
-            if let Some(first) = seen.insert(name.clone(), *at) {
-                let message = format!("stands here twice, first on line {}", first.line);
-                let problem = Problem::refused(&self.file, *at, message).parameter(key.as_str());
-                self.problems.push(problem.instead("keep one; case does not count"));
-                continue;
-            }
-            if let Some(value) = self.value(&name, node) {
-                from_fragment.remove(&name);
-                settings.set_at(name, value, node.at);
-            }
-        }
-    }
-
-    fn value(&mut self, name: &Name, node: &Node) -> Option<Value> {
-        let Shape::Scalar(scalar) = &node.shape else {
-            let message = format!("the value is {}", node.kind());
-            let problem = Problem::refused(&self.file, node.at, message).parameter(name.as_str());
-            self.problems.push(problem.instead("write a single value, or leave the parameter out"));
-            return None;
-        };
-        if scalar.ambiguous && !tiers::is_sensitive(name) {
-            let text = &scalar.text;
-            let message = format!("unquoted {text} means something else to other readers of YAML");
-            let problem = Problem::warning(&self.file, node.at, message).parameter(name.as_str());
-            self.problems.push(problem.instead(format!("write \"{text}\"")));
-        }
-        match Value::new(&scalar.text) {
-            Ok(value) => Some(value),
-            Err(problem) => {
-                let problem = problem.of(name.as_str());
-                self.problems.push(Problem::of(&self.file, node.at, problem));
-                None
-            }
-        }
-    }
-
-    fn allow_unsafe(&mut self, spec: &Node, settings: &Settings) -> BTreeMap<Name, Allowance> {
-        let mut allowances = BTreeMap::new();
-        if spec.entry("allowUnsafe").is_none() {
-            return allowances;
-        }
-        let Some(map) = self.mapping(spec, "allowUnsafe") else { return allowances };
-        for Entry { key, at, node } in map.entries() {
-            let known = Name::new(key).ok().filter(|name| tiers::tier(name) == Tier::Unsafe);
-            let Some(name) = known else {
-                let message = format!("{:?} needs no allowUnsafe", suggest::clip(key));
-                self.refuse(*at, message, "remove it");
-                continue;
-            };
-            if !settings.contains(&name) {
-                let message = format!("allowUnsafe names {name}, which the document does not set");
-                let problem = Problem::warning(&self.file, *at, message);
-                self.problems.push(problem.instead("remove it"));
-            }
-            if let Some(allowance) = self.allowance(&name, *at, node) {
-                allowances.insert(name, allowance);
-            }
-        }
-        allowances
-    }
-
-    fn allowance(&mut self, name: &Name, at: Position, node: &Node) -> Option<Allowance> {
-        self.fields(node, &["reason", "until"], "an entry of allowUnsafe");
-        let reason = node.text("reason").map(str::trim).filter(|reason| !reason.is_empty());
-        let Some(reason) = reason else {
-            let message = format!("allowUnsafe.{name} has no reason");
-            self.refuse(at, message, "add reason: with a sentence for whoever reads the log");
-            return None;
-        };
-        let mut allowance =
-            Allowance { reason: reason.chars().take(REASON_LIMIT).collect(), until: None, at };
-        if let Some(entry) = node.entry("until") {
-            allowance.at = entry.node.at;
-            let date = node.text("until").and_then(|text| text.parse().ok());
-            if date.is_none() {
-                let message = format!("allowUnsafe.{name}.until is not a date");
-                self.refuse(entry.node.at, message, "write the last day as 2026-12-31");
-            }
-            allowance.until = Some(date?);
-        }
-        Some(allowance)
-    }
-
-    /// What no server takes, whatever its version.
-    fn check(&mut self, document: &Document) {
-        for (name, _) in document.settings.iter() {
-            let problem = if tiers::tier(name) == Tier::Owned {
-                let message = "belongs to the operator, which sets it itself";
-                crate::pgconf::Problem::refused(message).of(name.as_str()).instead("remove it")
-            } else if name.is_dotted() || known_to_any(name) {
-                continue;
-            } else {
-                let newest = catalogue::MAJORS.iter().rev().find_map(|m| Catalogue::for_major(*m));
-                let Some(newest) = newest else { continue };
-                newest.unknown(name)
-            };
-            let at = document.settings.position(name);
-            let file = document.file_of(name).clone();
-            let name_free = crate::pgconf::Problem { at: None, ..problem };
-            self.problems.push(Problem::of(&file, at, name_free));
-        }
-    }
-}
-
-fn known_to_any(name: &Name) -> bool {
-    catalogue::MAJORS
-        .iter()
-        .filter_map(|major| Catalogue::for_major(*major))
-        .any(|catalogue| catalogue.get(name).is_some())
 }
 
 fn is_dns_label(text: &str) -> bool {

@@ -24,7 +24,7 @@
 
 use std::sync::Arc;
 
-use super::documents::Reader;
+use super::reader::Reader;
 use super::yaml::{Node, Shape};
 use crate::api::config_repository::DriftPolicy;
 use crate::api::duration::Length;
