@@ -100,10 +100,9 @@ const TABLES: [&str; 6] = [
 /// Names that the server still takes for another one (`map_old_guc_names` of its `guc.c`), with the
 /// first major that does. They are refused here: two names for one parameter would hide from the
 /// layers which assignment wins.
-const OLD_NAMES: [(&str, u32, &str); 4] = [
+const OLD_NAMES: [(&str, u32, &str); 3] = [
     ("sort_mem", 13, "work_mem"),
     ("vacuum_mem", 13, "maintenance_work_mem"),
-    ("force_parallel_mode", 16, "debug_parallel_query"),
     ("ssl_ecdh_curve", 18, "ssl_groups"),
 ];
 
