@@ -1,6 +1,6 @@
 //! The one test binary: linking is most of a test build, and shared fixtures stay in one place.
 
 mod deploy;
-mod tidy;
 mod pgconf_oracle;
 mod postgres;
+mod tidy;
