@@ -235,11 +235,11 @@ impl Compare<'_> {
             Layer::BuiltIn | Layer::Provisioner | Layer::Tuning | Layer::Owned => None,
         };
         // Somebody may have edited the operator's Secret while the object still says the right thing.
-        let rendered = match &custom.rendered_inline {
-            Some(rendered) if custom.layers.inline.contains(name) => rendered.get(name),
-            _ => return configured.is_some_and(same),
-        };
-        configured.is_some_and(same) && rendered.is_some_and(same)
+        let inline = custom.rendered_inline.as_ref();
+        let inline = inline.filter(|_| custom.layers.inline.contains(name));
+        let rendered = inline.into_iter().chain(&custom.rendered);
+        configured.is_some_and(same)
+            && rendered.into_iter().all(|rendered| rendered.get(name).is_some_and(same))
     }
 
     /// Managed parameters that the document does not name any more and that are still set by us.
@@ -292,17 +292,23 @@ impl Compare<'_> {
         }
     }
 
-    /// What is in effect now: what the operator rendered last counts where it was tampered with.
+    /// What is in effect now, as far as it is configured: what the operator rendered last counts
+    /// where somebody tampered with it.
     fn before(&self, name: &Name) -> Option<Value> {
         let custom = &self.present.custom;
-        let inline = custom.layers.source(name) == Layer::Inline;
-        let rendered = custom.rendered_inline.as_ref().filter(|_| inline);
-        match rendered {
-            Some(rendered) => rendered
-                .get(name)
-                .cloned()
-                .or_else(|| custom.layers.below(Layer::Inline, name).1.cloned()),
-            None => custom.layers.effective().settings.get(name).cloned(),
+        let configured = custom.layers.effective().settings.get(name).cloned();
+        let inline = custom.rendered_inline.as_ref();
+        let inline = inline.filter(|_| custom.layers.inline.contains(name));
+        let mut rendered = inline.into_iter().chain(&custom.rendered);
+        let same = |other: &Value| {
+            configured.as_ref().is_some_and(|value| self.catalogue.same(name, value, other))
+        };
+        match rendered.find(|rendered| !rendered.get(name).is_some_and(same)) {
+            Some(tampered) => {
+                let below = || custom.layers.below(Layer::Inline, name).1.cloned();
+                tampered.get(name).cloned().or_else(below)
+            }
+            None => configured,
         }
     }
 

@@ -76,8 +76,9 @@ pub struct Custom {
     /// `inline.conf` of the operator's Secret: what the operator last rendered from
     /// `spec.configuration.inline`. `None` when there is no such Secret or key.
     pub rendered_inline: Option<Settings>,
-    /// Digest of what a request is planned from: see [`base_digest`].
-    pub base: String,
+    /// `postgresql.conf` of the operator's Secret: all that the operator last gave the servers.
+    /// `None` when there is no such Secret or key, as with KubeDB.
+    pub rendered: Option<Settings>,
 }
 
 /// What the servers of a database run, as each node reports it.
@@ -96,10 +97,10 @@ pub struct Report {
     pub file: Option<String>,
 }
 
-/// Digest of the custom configuration that a request is planned from: the Secret's name, its
-/// `user.conf`, and `spec.configuration.inline`'s `user.conf`. The annotation `pgitops.dev/base`.
-pub fn base_digest(secret_name: Option<&str>, user_conf: &str, inline: &str) -> String {
-    digest(&[secret_name.unwrap_or_default(), user_conf, inline])
+/// Digest of the custom configuration that a request is planned from: what the owner's Secret and
+/// the inline text set. The annotation `pgitops.dev/base`, which `ops` works out in the same way.
+pub fn base_digest(user: &Settings, inline: &Settings) -> String {
+    digest(&[&user.render(), &inline.render()])
 }
 
 impl Present {

@@ -1,12 +1,13 @@
 //! What is to be done now: finished requests, and a reason for every database that is left alone.
 //!
-//! `gates.rs` judges each database by itself, `schedule.rs` decides who of those that may go goes
+//! `gates.rs` judges each database by itself (`drifted.rs` what others changed), `schedule.rs` decides who of those that may go goes
 //! now, `request.rs` writes the requests, `chain.rs` knows what came before, `held.rs` has the
 //! reasons, `stall.rs` looks at the source as a whole. Making a plan twice gives the same plan.
 //! Leaves emitting to `act.rs`, which finds nothing left to choose. Never plans upon what is not
 //! known.
 
 mod chain;
+mod drifted;
 mod gates;
 mod held;
 mod request;
@@ -19,6 +20,7 @@ use jiff::Timestamp;
 use k8s_openapi::api::core::v1::Secret;
 
 pub use chain::{Chain, Tail};
+pub use gates::failed_words;
 pub use held::{Held, Weight};
 pub use request::{cause_of, changes_of};
 pub use stall::Stalled;
@@ -203,12 +205,7 @@ impl Plan {
     }
 
     fn hold(&mut self, database: &DatabaseRef, held: Held) {
-        let opens = match &held {
-            Held::Window { opens, .. } => *opens,
-            Held::Frozen { until, .. } => *until,
-            _ => None,
-        };
-        self.wake = [self.wake, opens].into_iter().flatten().min();
+        self.wake = [self.wake, held.opens()].into_iter().flatten().min();
         self.held.insert(database.clone(), held);
     }
 

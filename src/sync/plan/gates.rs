@@ -4,14 +4,11 @@
 //! other databases and on time, to `schedule.rs`. Never lets a database through about which
 //! something is not known.
 
-use jiff::SignedDuration;
 use jiff::tz::TimeZone;
 
 use super::chain::{Chain, Tail};
-use super::request::{cause_of, changes_of};
 use super::{Cause, ClaimWrite, Held, Judged, Retired, Verdict, Wish, World};
 use crate::api::claim::Claim;
-use crate::api::config_repository::DriftPolicy;
 use crate::api::names::{CommitId, DatabaseRef, annotations};
 use crate::api::ops_request::{Apply, OpsPhase, PostgresOpsRequest, Restart};
 use crate::api::postgres::Phase;
@@ -20,15 +17,7 @@ use crate::sync::desired::{Document, Target};
 use crate::sync::drift::{Difference, Edit};
 use crate::sync::live::{Freeze, Live, Present, is_ours, is_over, is_pending};
 use crate::sync::problem::Problem;
-use crate::sync::window::{self, Gate, Rule};
 
-/// How often one parameter may be corrected within [`CONTEST`] before somebody else is believed.
-const CORRECTIONS: usize = 3;
-/// See [`CORRECTIONS`].
-const CONTEST: SignedDuration = SignedDuration::from_hours(1);
-/// Requests in a row, for the same document and within [`CONTEST`], that ended Skipped because the
-/// configuration changed under them. More than this is no coincidence.
-const SKIPPED: usize = 5;
 /// Longest piece of somebody's words that is passed on.
 const WORDS: usize = 300;
 
@@ -132,11 +121,11 @@ fn finishing(request: &PostgresOpsRequest) -> Held {
 }
 
 /// A database with a document that the parser did not refuse.
-struct Gates<'a> {
-    world: World<'a>,
-    database: &'a DatabaseRef,
-    present: &'a Present,
-    document: &'a Document,
+pub(super) struct Gates<'a> {
+    pub(super) world: World<'a>,
+    pub(super) database: &'a DatabaseRef,
+    pub(super) present: &'a Present,
+    pub(super) document: &'a Document,
 }
 
 impl<'a> Gates<'a> {
@@ -217,7 +206,12 @@ impl<'a> Gates<'a> {
             cause: if chain.is_applied(document) { Cause::Drift } else { Cause::Commit },
         };
         match self.last(&wish) {
-            // A request that is superseded by one that may not go is still not wanted any more.
+            // Hands off means that nothing is taken back either. Otherwise a request of an older
+            // commit is not wanted any more, even if what comes after it may not go yet.
+            Some(held @ (Held::Suspended | Held::PlanOnly | Held::Stalled)) => {
+                *retired = None;
+                Verdict::Held(held)
+            }
             Some(held) => Verdict::Held(held),
             None => Verdict::Wish(Box::new(wish)),
         }
@@ -284,39 +278,20 @@ impl<'a> Gates<'a> {
         match chain.tail {
             Tail::Deleted => Some(Held::Deleted(name)),
             Tail::Ended(OpsPhase::Failed | OpsPhase::Denied, request) => {
-                let words = request.map(words).unwrap_or_default();
+                let words = request.map(failed_words).unwrap_or_default();
                 if let Some(held) = field_owned(&words) {
                     return Some(held);
                 }
                 let commit = chain.claim.asked.as_ref()?.commit.clone();
                 Some(Held::Failed { commit, request: name, words })
             }
-            Tail::Ended(OpsPhase::Skipped, _) if self.skipped_in_a_row() >= SKIPPED => {
+            Tail::Ended(OpsPhase::Skipped, _) if self.skipped_too_often() => {
                 let commit = chain.claim.asked.as_ref()?.commit.clone();
                 let words = "the configuration changed under it each time".to_owned();
                 Some(Held::Failed { commit, request: name, words })
             }
             Tail::None | Tail::Open(_) | Tail::Ended(..) => None,
         }
-    }
-
-    fn skipped_in_a_row(&self) -> usize {
-        let same = |request: &&PostgresOpsRequest| {
-            request.phase() == OpsPhase::Skipped
-                && request.annotation(annotations::DESIRED) == Some(&self.document.digest)
-        };
-        self.recent().rev().take_while(same).count()
-    }
-
-    /// Our requests of the last hour, oldest first.
-    fn recent(&self) -> impl DoubleEndedIterator<Item = &'a PostgresOpsRequest> {
-        let World { source, now, .. } = self.world;
-        let all = self.present.requests.iter().map(|request| &**request);
-        all.filter(move |request| {
-            let created = request.metadata.creation_timestamp.as_ref().map(|time| time.0);
-            is_ours(request, &source.repository)
-                && created.is_some_and(|created| now.duration_since(created) < CONTEST)
-        })
     }
 
     /// What to send. A retry of a change that left its values behind sends them all again.
@@ -360,50 +335,10 @@ impl<'a> Gates<'a> {
         let ready = present.phase == Some(Phase::Ready);
         (document.apply == Apply::IfReady && !ready).then_some(Held::NotReady(present.phase))
     }
-
-    /// What is done about values that somebody else changed.
-    fn drifted(&self, difference: &Difference) -> Option<Held> {
-        let names = |changes: &[crate::sync::drift::Change]| {
-            changes.iter().map(|change| change.name.clone()).collect::<Vec<_>>()
-        };
-        let stance = self.world.source.stance.drift;
-        let policy = &self.world.desired.policy;
-        let drift = match (stance, policy.drift) {
-            (DriftPolicy::Warn, _) => DriftPolicy::Warn,
-            (own, None) => own,
-            (_, Some(policy)) => policy,
-        };
-        if drift == DriftPolicy::Warn {
-            return Some(Held::DriftReported(names(&difference.changes)));
-        }
-        if let Some(name) = self.contested(difference) {
-            return Some(Held::Contested(name));
-        }
-        let window = policy.windows.iter().any(|window| window.rule == Rule::Allow)
-            && window::gate(&policy.windows, true, self.world.now) == Gate::Open;
-        let restarts = difference.restarts(self.document);
-        let allowed = drift == DriftPolicy::EnforceWithRestart || window;
-        (restarts && !allowed).then(|| Held::DriftNeedsRestart(difference.needing_restart()))
-    }
-
-    /// The first parameter that was corrected too often lately.
-    fn contested(&self, difference: &Difference) -> Option<String> {
-        let retry = self.present.retry.as_deref();
-        let corrections: Vec<Vec<String>> = self
-            .recent()
-            .filter(|request| cause_of(request) == Cause::Drift)
-            .filter(|request| request.annotation(annotations::RETRY) == retry)
-            .map(|request| changes_of(request).into_iter().map(|change| change.name).collect())
-            .collect();
-        let often = |name: &String| {
-            corrections.iter().filter(|names| names.contains(name)).count() >= CORRECTIONS
-        };
-        difference.changes.iter().map(|change| &change.name).find(|name| often(name)).cloned()
-    }
 }
 
 /// The server's or the operator's words about a request that failed.
-pub(super) fn words(request: &PostgresOpsRequest) -> String {
+pub fn failed_words(request: &PostgresOpsRequest) -> String {
     let proof = request.status.as_ref().and_then(|status| status.proof.as_ref());
     let failed = request.conditions().iter().rev().find(|condition| condition.type_ == "Failed");
     let words = proof
@@ -416,7 +351,7 @@ pub(super) fn words(request: &PostgresOpsRequest) -> String {
 
 /// Whether these are the words with which `ops` reports a field of another owner.
 fn field_owned(words: &str) -> Option<Held> {
-    let (path, manager) = words.strip_prefix("field ")?.split_once(" is owned by ")?;
-    let manager = manager.split(';').next().unwrap_or_default();
-    Some(Held::FieldOwned { manager: manager.trim().to_owned(), path: path.to_owned() })
+    let (path, rest) = words.split_once(" belongs to field manager ")?;
+    let manager = rest.split(',').next().unwrap_or_default().trim().to_owned();
+    Some(Held::FieldOwned { manager, path: path.to_owned() })
 }

@@ -186,6 +186,14 @@ impl Held {
         }
     }
 
+    /// When it opens by itself, as far as that is known.
+    pub fn opens(&self) -> Option<Timestamp> {
+        if let Self::Window { opens: at, .. } | Self::Frozen { until: at, .. } = self {
+            return *at;
+        }
+        None
+    }
+
     /// The word for metrics and programs.
     pub fn label(&self) -> &'static str {
         match self {

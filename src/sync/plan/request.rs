@@ -18,7 +18,7 @@ use crate::api::ops_request::{
 use crate::api::postgres::SecretRef;
 use crate::pgconf::Settings;
 use crate::sync::drift::{Change, Edit};
-use crate::sync::live::Present;
+use crate::sync::live::{Present, base_digest};
 use crate::sync::source::Source;
 
 /// Most changes that the annotation keeps: at some 100 bytes each far below the 256 KiB that an
@@ -99,7 +99,8 @@ fn annotations(source: &Source, wish: &Wish<'_>) -> BTreeMap<String, String> {
         put(annotations::RETRY, retry.clone());
     }
     if let Edit::Rewrite { .. } = wish.edit {
-        put(annotations::BASE, wish.present.custom.base.clone());
+        let layers = &wish.present.custom.layers;
+        put(annotations::BASE, base_digest(&layers.user, &layers.inline));
     }
     let allowed: BTreeMap<String, &str> = wish
         .document
