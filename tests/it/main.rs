@@ -9,3 +9,6 @@ mod provision;
 mod sandbox;
 mod tidy;
 mod api_server;
+mod pgconf_oracle;
+mod postgres;
+mod tidy;
