@@ -1,1 +1,31 @@
 //! In the pod: the server's supervisor and its control API.
+//!
+//! PID 1 of the Postgres container. Runs the image's own Postgres, restarts it without the pod
+//! noticing, keeps its configuration sets on the data volume, tries out what it is sent before the
+//! live server sees it, and reports what is in force. [`client`] is the only way from the
+//! controller to a server; [`protocol`] is what they say to each other.
+//! Decides nothing about roles, order or content: it does what it is told, refuses what is stale,
+//! and comes back by itself in its last role on its last good set.
+
+pub mod certificates;
+pub mod client;
+pub mod protocol;
+
+/// Port of the control API in every pod.
+pub const CONTROL_PORT: u16 = 8743;
+
+/// Port of Postgres in every pod.
+pub const POSTGRES_PORT: u16 = 5432;
+
+/// The name in every instance's certificate. It is verified instead of the address, which changes.
+pub const SERVER_NAME: &str = "instance.pgitops.dev";
+
+/// The name in the controller's certificate: who bears it may make every call.
+pub const CONTROLLER_NAME: &str = "controller.pgitops.dev";
+
+/// Files of the folder with the instance's certificates, as in a Secret of type
+/// `kubernetes.io/tls`: its certificate, its key, and the CA's certificate.
+pub const TLS_FILES: [&str; 3] = ["tls.crt", "tls.key", "ca.crt"];
+
+/// File of the seed folder that holds the first configuration of an empty volume.
+pub const SEED_FILE: &str = "postgresql.conf";
