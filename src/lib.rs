@@ -21,7 +21,7 @@
 //! | room | what happens there |
 //! |---|---|
 //! | [`api`] | words: the Kubernetes objects and the document in git; pure |
-//! | [`pgconf`] | words: Postgres configuration, its grammar, values, layers, catalogue, tiers; pure |
+//! | [`pgconf`] | words: Postgres configuration, its grammar, values, layers, tiers; pure |
 //! | [`git`] | edge: mirrors, files as blobs, notes; the only room that knows libgit2 |
 //! | [`sync`] | git → requests → notes; one pass per `ConfigRepository` |
 //! | [`ops`] | requests → servers; one rollout per database |

@@ -2,11 +2,19 @@
 //!
 //! This file only knows which commands there are. kubectl's habits: `-n`, `--context`, `-o`.
 
+pub mod connection;
 pub mod crd;
+pub mod demo;
+pub mod restart;
+pub mod suspend;
 
+use std::future::Future;
 use std::process::ExitCode;
 
-use clap::{Parser, Subcommand};
+use anyhow::Context as _;
+use clap::{CommandFactory, Parser, Subcommand};
+
+use crate::telemetry::LogFormat;
 
 /// GitOps for Postgres configuration: push a change to git, read the proven result in `git log`.
 #[derive(Debug, Parser)]
@@ -14,12 +22,30 @@ use clap::{Parser, Subcommand};
 pub struct Cli {
     #[command(subcommand)]
     command: Command,
+    /// How lines of the log look
+    #[arg(long, global = true, value_enum, default_value_t = LogFormat::Text)]
+    log_format: LogFormat,
 }
 
 #[derive(Debug, Subcommand)]
 enum Command {
+    /// Look at a repository now
+    Reconcile(suspend::RepositoryArgs),
+    /// Stop emitting requests for a repository; a running one finishes
+    Suspend(suspend::RepositoryArgs),
+    /// Go on emitting requests for a repository
+    Resume(suspend::RepositoryArgs),
+    /// Try a change that failed once more
+    Retry(suspend::DatabaseArgs),
+    /// Restart a database, standbys first, node by node
+    Restart(restart::Args),
     /// Print the definitions of our Kubernetes kinds, for `kubectl apply -f -`
     Crd(crd::Args),
+    /// Print a completion script for a shell
+    Completion {
+        /// The shell
+        shell: clap_complete::Shell,
+    },
 }
 
 /// Runs the command that was asked for.
@@ -27,9 +53,25 @@ enum Command {
 /// # Errors
 /// What the command could not do, with its causes; the caller prints the chain once.
 pub fn run(cli: Cli) -> anyhow::Result<ExitCode> {
+    crate::telemetry::start_logs(cli.log_format);
     match cli.command {
+        Command::Reconcile(args) => wait(suspend::reconcile(&args)),
+        Command::Suspend(args) => wait(suspend::suspend(&args, true)),
+        Command::Resume(args) => wait(suspend::suspend(&args, false)),
+        Command::Retry(args) => wait(suspend::retry(&args)),
+        Command::Restart(args) => wait(restart::run(&args)),
         Command::Crd(args) => crd::run(&args),
+        Command::Completion { shell } => {
+            clap_complete::generate(shell, &mut Cli::command(), "pgitops", &mut std::io::stdout());
+            Ok(ExitCode::SUCCESS)
+        }
     }
+}
+
+/// Runs an asynchronous command to its end.
+fn wait(command: impl Future<Output = anyhow::Result<ExitCode>>) -> anyhow::Result<ExitCode> {
+    let runtime = tokio::runtime::Builder::new_multi_thread().enable_all().build();
+    runtime.context("tokio runtime")?.block_on(command)
 }
 
 /// An error and its causes on one line, none of them twice.

@@ -36,8 +36,10 @@ impl<K: Kind> Watched<K> {
         let (reader, writer) = reflector::store::<K>();
         let (touched, _) = broadcast::channel(BEHIND);
         let sender = touched.clone();
-        let mut config = watcher::Config::default();
-        config.label_selector = labels.map(str::to_owned);
+        let config = watcher::Config {
+            label_selector: labels.map(str::to_owned),
+            ..watcher::Config::default()
+        };
         let api = Api::<K>::all(cluster.client());
         let watching = tokio::spawn(async move {
             let events = watcher(api, config).default_backoff().reflect(writer).touched_objects();

@@ -1,3 +1,4 @@
 //! The one test binary: linking is most of a test build, and shared fixtures stay in one place.
 
+mod deploy;
 mod tidy;

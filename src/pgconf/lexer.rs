@@ -1,0 +1,410 @@
+//! `postgresql.conf` text → assignments and directives, after the server's own grammar.
+//!
+//! Follows `guc-file.l` token by token (longest match wins, ties go to the first rule) and its
+//! parser line by line. Where the server says only `syntax error near token`, this says what is
+//! wrong and what to write. Refuses a little more than the server: NUL, a byte order mark, and
+//! values that [`Value`] cannot hold, each of which the server would misread in silence.
+//! Leaves duplicates and meaning to [`settings`](super::settings). Never follows an include.
+
+use super::name::{DIRECTIVES, Name, Value, is_letter, is_letter_or_digit};
+use super::problem::{Position, Problem};
+use super::settings::quote;
+use super::suggest;
+use super::tiers;
+
+/// Largest text we read: a Secret holds no more.
+pub const TEXT_LIMIT: usize = 1024 * 1024;
+
+/// The server gives up on a file after so many syntax errors; more help nobody.
+const PROBLEM_LIMIT: usize = 100;
+
+/// What a text says, and what is wrong with it. With any problem in it the server would use nothing
+/// of the text.
+#[derive(Debug, Clone, Default, PartialEq)]
+pub struct Lexed {
+    /// Assignments and directives in reading order.
+    pub items: Vec<Item>,
+    /// Syntax errors, at most 100.
+    pub problems: Vec<Problem>,
+}
+
+/// One line of a configuration file that says something.
+#[derive(Debug, Clone, PartialEq)]
+pub enum Item {
+    /// `name = value`.
+    Assignment {
+        /// The parameter.
+        name: Name,
+        /// The value without quotes and escapes.
+        value: Value,
+        /// Where the name stands.
+        name_at: Position,
+        /// Where the value stands, its quote included.
+        value_at: Position,
+    },
+    /// `include`, `include_if_exists` or `include_dir`.
+    Include {
+        /// The directive as it was written.
+        directive: String,
+        /// The file or folder it names.
+        path: Value,
+        /// Where the directive stands.
+        at: Position,
+    },
+}
+
+/// Reads the bytes of a file.
+pub fn lex_bytes(bytes: &[u8]) -> Lexed {
+    match std::str::from_utf8(bytes) {
+        Ok(text) => lex(text),
+        Err(error) => {
+            let before = String::from_utf8_lossy(&bytes[..error.valid_up_to()]);
+            let message = "not UTF-8 text; the server would load it and its clients would fail";
+            let at = position(&before, before.len());
+            refuse(Problem::refused(message).at(at).instead("save the file as UTF-8"))
+        }
+    }
+}
+
+/// Reads the text of a file.
+pub fn lex(text: &str) -> Lexed {
+    if text.len() > TEXT_LIMIT {
+        return refuse(Problem::refused(format!(
+            "{} bytes are more than a configuration file may have ({TEXT_LIMIT})",
+            text.len()
+        )));
+    }
+    if text.starts_with('\u{feff}') {
+        let message = "the file begins with a byte order mark, which the server takes for a letter";
+        let problem = Problem::refused(message).at(Position::new(1, 1));
+        return refuse(problem.instead("save the file without it"));
+    }
+    if let Some(at) = text.find('\0') {
+        let message = "a NUL byte, at which the server would cut the value";
+        return refuse(Problem::refused(message).at(position(text, at)).instead("remove it"));
+    }
+    let mut lexed = Lexed::default();
+    for (at, line) in text.split('\n').enumerate() {
+        let line_number = u32::try_from(at + 1).unwrap_or(u32::MAX);
+        let line = Line { text: line, number: line_number };
+        match line.read() {
+            Ok(Some(item)) => lexed.items.push(item),
+            Ok(None) => {}
+            Err(problem) => lexed.problems.push(*problem),
+        }
+        if lexed.problems.len() >= PROBLEM_LIMIT {
+            break;
+        }
+    }
+    lexed
+}
+
+fn refuse(problem: Problem) -> Lexed {
+    Lexed { items: vec![], problems: vec![problem] }
+}
+
+/// Line and column of a byte of a text.
+fn position(text: &str, byte: usize) -> Position {
+    let before = &text[..byte];
+    let line = before.matches('\n').count() + 1;
+    let column = before.rsplit('\n').next().map_or(0, |line| line.chars().count()) + 1;
+    Position::new(u32::try_from(line).unwrap_or(u32::MAX), u32::try_from(column).unwrap_or(1))
+}
+
+/// The kinds of token of the server's scanner. No token spans a line.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+enum Kind {
+    Id,
+    QualifiedId,
+    String,
+    Unquoted,
+    Integer,
+    Real,
+    Equals,
+    Error,
+    End,
+}
+
+/// A token and where it stands in its line, in bytes.
+#[derive(Debug, Clone, Copy)]
+struct Token {
+    kind: Kind,
+    start: usize,
+    end: usize,
+}
+
+/// One line, without its newline.
+#[derive(Clone, Copy)]
+struct Line<'a> {
+    text: &'a str,
+    number: u32,
+}
+
+impl<'a> Line<'a> {
+    /// `[name [=] value]`, as the server's `ParseConfigFp` reads a line.
+    fn read(self) -> Result<Option<Item>, Box<Problem>> {
+        let name = self.token(0);
+        match name.kind {
+            Kind::End => return Ok(None),
+            Kind::Id | Kind::QualifiedId => {}
+            Kind::String
+            | Kind::Unquoted
+            | Kind::Integer
+            | Kind::Real
+            | Kind::Equals
+            | Kind::Error => return Err(self.bad_name(name)),
+        }
+        let mut value = self.token(name.end);
+        if value.kind == Kind::Equals {
+            value = self.token(value.end);
+        }
+        match value.kind {
+            Kind::Id | Kind::String | Kind::Unquoted | Kind::Integer | Kind::Real => {}
+            Kind::QualifiedId | Kind::Equals | Kind::Error | Kind::End => {
+                return Err(self.bad_value(name, value));
+            }
+        }
+        let after = self.token(value.end);
+        if after.kind != Kind::End {
+            return Err(self.bad_rest(name, value, after));
+        }
+        self.item(name, value).map(Some)
+    }
+
+    fn item(self, name: Token, value: Token) -> Result<Item, Box<Problem>> {
+        let (name_at, value_at) = (self.position(name.start), self.position(value.start));
+        let word = self.of(name);
+        let text = self.of(value);
+        let text = match value.kind {
+            Kind::String => unescape(text).map_err(|problem| problem.at(value_at).of(word))?,
+            Kind::Id
+            | Kind::Unquoted
+            | Kind::Integer
+            | Kind::Real
+            | Kind::QualifiedId
+            | Kind::Equals
+            | Kind::Error
+            | Kind::End => text.to_owned(),
+        };
+        let value = Value::new(text).map_err(|problem| problem.at(value_at).of(word))?;
+        if DIRECTIVES.iter().any(|directive| directive.eq_ignore_ascii_case(word)) {
+            return Ok(Item::Include { directive: word.to_owned(), path: value, at: name_at });
+        }
+        let name = Name::new(word).map_err(|problem| problem.at(name_at))?;
+        Ok(Item::Assignment { name, value, name_at, value_at })
+    }
+
+    /// The token at or after a byte of the line; white space and a comment are passed over.
+    fn token(self, from: usize) -> Token {
+        let bytes = self.text.as_bytes();
+        let start = from + count(&bytes[from..], |byte| matches!(byte, b' ' | b'\t' | b'\r'));
+        let rest = &bytes[start..];
+        let (kind, length) = match rest.first() {
+            None | Some(b'#') => (Kind::End, rest.len()),
+            Some(b'=') => (Kind::Equals, 1),
+            Some(b'\'') => string(rest).map_or((Kind::Error, 1), |length| (Kind::String, length)),
+            Some(first) if is_letter(*first) => word(rest),
+            Some(_) => number(rest).unwrap_or((Kind::Error, 1)),
+        };
+        Token { kind, start, end: start + length }
+    }
+
+    fn of(self, token: Token) -> &'a str {
+        &self.text[token.start..token.end]
+    }
+
+    fn position(self, byte: usize) -> Position {
+        let column = self.text[..byte].chars().count() + 1;
+        Position::new(self.number, u32::try_from(column).unwrap_or(u32::MAX))
+    }
+
+    fn bad_name(self, token: Token) -> Box<Problem> {
+        let at = self.position(token.start);
+        let rest = &self.text[token.start..];
+        let written = rest.split([' ', '\t', '\r', '=', '#']).next().unwrap_or_default();
+        if written.is_empty() {
+            let message = "the line has no parameter before the =";
+            return Box::new(Problem::refused(message).at(at).instead("write name = 'value'"));
+        }
+        let problem = match Name::new(written) {
+            Err(problem) => problem.at(at),
+            Ok(_) => Problem::refused("a line begins with a parameter's name").at(at),
+        };
+        Box::new(match problem.instead {
+            Some(_) => problem,
+            None => problem.instead("write name = 'value'"),
+        })
+    }
+
+    /// No legal value after the name.
+    fn bad_value(self, name: Token, value: Token) -> Box<Problem> {
+        let word = self.of(name);
+        let refused = |message: &str| {
+            Problem::refused(message).of(word).at(self.position(value.start.min(self.text.len())))
+        };
+        let problem = match value.kind {
+            Kind::End => refused("no value").instead(format!("write {word} = 'value'")),
+            Kind::Error if self.text[value.start..].starts_with('\'') => {
+                refused("the quote is not closed on this line")
+                    .instead("close it; write '' for a quote within the value")
+            }
+            Kind::Equals => refused("more than one =").instead(format!("write {word} = 'value'")),
+            Kind::QualifiedId
+            | Kind::Error
+            | Kind::Id
+            | Kind::String
+            | Kind::Unquoted
+            | Kind::Integer
+            | Kind::Real => refused("this value needs quotes").instead(self.quoted(name, value)),
+        };
+        Box::new(problem)
+    }
+
+    /// Something after a value that was legal so far.
+    fn bad_rest(self, name: Token, value: Token, after: Token) -> Box<Problem> {
+        let word = self.of(name);
+        let at = self.position(after.start);
+        let problem = match (value.kind, after.kind) {
+            (Kind::String, Kind::String) => Problem::refused("two values").instead(
+                "put them between one pair of quotes, separated by commas if it is a list",
+            ),
+            (Kind::String, _) => Problem::refused("something follows the closing quote")
+                .instead("remove it; write '' for a quote within the value"),
+            (_, _) => {
+                let problem = Problem::refused("this value needs quotes");
+                return Box::new(
+                    problem
+                        .of(word)
+                        .at(self.position(value.start))
+                        .instead(self.quoted(name, value)),
+                );
+            }
+        };
+        Box::new(problem.of(word).at(at))
+    }
+
+    /// `write name = '…'` with the rest of the line as the value.
+    fn quoted(self, name: Token, value: Token) -> String {
+        let word = self.of(name);
+        if tiers::is_sensitive(word) {
+            return format!("write {word} = '…'");
+        }
+        let rest = &self.text[value.start..];
+        // A # may belong to the value, but most often it begins a comment.
+        let rest = rest.split(" #").next().unwrap_or(rest).trim_end_matches([' ', '\t', '\r']);
+        let bare = rest.strip_prefix('"').and_then(|rest| rest.strip_suffix('"')).unwrap_or(rest);
+        format!("write {word} = {}", suggest::clip(&quote(bare)))
+    }
+}
+
+fn count(bytes: &[u8], is: impl Fn(u8) -> bool) -> usize {
+    bytes.iter().take_while(|byte| is(**byte)).count()
+}
+
+/// `ID`, `ID.ID` or an unquoted string: the longest, and on a tie the first of these.
+fn word(bytes: &[u8]) -> (Kind, usize) {
+    let id = count(bytes, is_letter_or_digit);
+    let qualified = match bytes.get(id..) {
+        Some([b'.', second, ..]) if is_letter(*second) => {
+            id + 1 + count(&bytes[id + 1..], is_letter_or_digit)
+        }
+        _ => 0,
+    };
+    let unquoted = count(bytes, |byte| {
+        is_letter_or_digit(byte) || matches!(byte, b'-' | b'.' | b'_' | b':' | b'/')
+    });
+    if unquoted == id {
+        (Kind::Id, id)
+    } else if unquoted == qualified {
+        (Kind::QualifiedId, qualified)
+    } else {
+        (Kind::Unquoted, unquoted)
+    }
+}
+
+/// `'…'`, with `''` and backslash escapes inside; `None` if it is not closed.
+fn string(bytes: &[u8]) -> Option<usize> {
+    let mut at = 1;
+    loop {
+        match bytes.get(at)? {
+            b'\\' => {
+                bytes.get(at + 1)?;
+                at += 2;
+            }
+            b'\'' if bytes.get(at + 1) == Some(&b'\'') => at += 2,
+            b'\'' => return Some(at + 1),
+            _ => at += 1,
+        }
+    }
+}
+
+/// An integer with letters glued on, or a real without: the longer, and on a tie the integer.
+fn number(bytes: &[u8]) -> Option<(Kind, usize)> {
+    let sign = usize::from(matches!(bytes.first(), Some(b'+' | b'-')));
+    let digits = count(&bytes[sign..], |byte| byte.is_ascii_digit());
+    let mut integer = 0;
+    if digits > 0 {
+        let mut end = sign + digits;
+        if bytes[sign..].starts_with(b"0x") {
+            let hex = count(&bytes[sign + 2..], |byte| byte.is_ascii_hexdigit());
+            end = if hex > 0 { sign + 2 + hex } else { end };
+        }
+        integer = end + count(&bytes[end..], |byte| byte.is_ascii_alphabetic());
+    }
+    let mut real = 0;
+    if bytes.get(sign + digits) == Some(&b'.') {
+        let point = sign + digits + 1;
+        real = point + count(&bytes[point..], |byte| byte.is_ascii_digit());
+        if let Some(b'e' | b'E') = bytes.get(real) {
+            let sign = usize::from(matches!(bytes.get(real + 1), Some(b'+' | b'-')));
+            let from = (real + 1 + sign).min(bytes.len());
+            let exponent = count(&bytes[from..], |byte| byte.is_ascii_digit());
+            real = if exponent > 0 { from + exponent } else { real };
+        }
+    }
+    match (integer, real) {
+        (0, 0) => None,
+        (integer, real) if integer >= real => Some((Kind::Integer, integer)),
+        (_, real) => Some((Kind::Real, real)),
+    }
+}
+
+/// What stands between the quotes, as the server's `DeescapeQuotedString` reads it.
+fn unescape(quoted: &str) -> Result<String, Problem> {
+    let mut bytes = quoted[1..quoted.len() - 1].bytes().peekable();
+    let mut text = Vec::new();
+    while let Some(byte) = bytes.next() {
+        match byte {
+            // Within the string a quote stands only in pairs.
+            b'\'' => {
+                bytes.next();
+                text.push(b'\'');
+            }
+            b'\\' => match bytes.next() {
+                Some(b'b') => text.push(8),
+                Some(b'f') => text.push(12),
+                Some(b'n') => text.push(b'\n'),
+                Some(b'r') => text.push(b'\r'),
+                Some(b't') => text.push(b'\t'),
+                Some(digit @ b'0'..=b'7') => {
+                    let mut octal = u32::from(digit - b'0');
+                    for _ in 0..2 {
+                        let Some(digit) = bytes.next_if(|byte| (b'0'..=b'7').contains(byte)) else {
+                            break;
+                        };
+                        octal = octal * 8 + u32::from(digit - b'0');
+                    }
+                    // The server keeps one byte of it.
+                    text.push(u8::try_from(octal & 0xff).unwrap_or_default());
+                }
+                Some(other) => text.push(other),
+                None => {}
+            },
+            other => text.push(other),
+        }
+    }
+    String::from_utf8(text).map_err(|_| {
+        Problem::refused("the octal escapes do not make UTF-8 text")
+            .instead("write the characters themselves")
+    })
+}

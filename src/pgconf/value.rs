@@ -1,0 +1,323 @@
+//! One value of one parameter, as the server understands it.
+//!
+//! Follows `parse_and_validate_value` of the server's `guc.c`: number, unit, rounding, range, and
+//! the checks of single parameters that change a value ([`HOOKS`]). Stricter than the server in one
+//! point: a value that is something and rounds to 0 is refused, because 0 usually means "disabled".
+//! Leaves names and tiers to [`check`](super::check). Never looks at other parameters: what two of
+//! them may not be together is for the server's dry run.
+
+use std::fmt;
+
+use super::catalogue::{Kind, Number, Parameter};
+use super::name::Value;
+use super::number::{self, Read};
+use super::suggest;
+use super::text;
+use super::unit::Unit;
+
+/// A value in the form in which the server reports it in `pg_settings.reset_val`: base units,
+/// `on`/`off`, the enum's own spelling. Two values are the same exactly when these texts are equal
+/// (reals are shown to six digits, and that is as far as anybody can see from outside).
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct Normalised {
+    /// The server's canonical text: `104448` for `0.1GB` of a `kB` parameter.
+    pub text: String,
+    /// The same for people, as `SHOW` writes it: `102MB`.
+    pub shown: String,
+    /// What a person may not expect of this text, if anything.
+    pub remark: Option<Remark>,
+}
+
+/// Something about an accepted value that a person should know.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct Remark {
+    /// Lower case: `1024 has no unit and means 1MB`.
+    pub message: String,
+    /// What to write instead, as an imperative clause.
+    pub instead: Option<String>,
+}
+
+/// Why the server would not take a value, or why we do not send it.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct Refusal {
+    /// The kind of fault.
+    pub why: Why,
+    /// What is wrong, in lower case, without the parameter's name.
+    pub message: String,
+    /// What to write instead, as an imperative clause: `write 12GB`.
+    pub instead: Option<String>,
+}
+
+/// The kinds of fault in a value.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, PartialOrd, Ord)]
+pub enum Why {
+    /// Not a number, not a boolean.
+    Syntax,
+    /// A unit that the parameter does not have.
+    Unit,
+    /// Outside the parameter's range.
+    Range,
+    /// A number that is something and becomes 0 in the parameter's unit. The server may take it.
+    RoundsToZero,
+    /// A word that the enum does not know.
+    Word,
+    /// A text that the parameter's own check refuses.
+    Text,
+}
+
+/// Normalises a value of a parameter that the catalogue knows.
+///
+/// # Errors
+/// A [`Refusal`] with what to write instead. For text parameters only the checks of
+/// [`text`](self) that need nothing but the text are made; a library, a file or a role that does
+/// not exist is found by the server's dry run.
+pub fn normalise(parameter: &Parameter, value: &Value) -> Result<Normalised, Refusal> {
+    let text = value.as_str();
+    match parameter.kind() {
+        Kind::Bool => boolean(text).map(plain).ok_or_else(|| not_boolean(text)),
+        Kind::Integer(number) => integer(parameter.name(), number, text),
+        Kind::Real(number) => real(number, text),
+        Kind::Enum { words, aliases } => word(parameter, words, aliases, text),
+        Kind::Text => text::canonical(parameter.name(), text).map(plain),
+    }
+}
+
+fn plain(text: impl Into<String>) -> Normalised {
+    let text = text.into();
+    Normalised { shown: text.clone(), text, remark: None }
+}
+
+/// A boolean as the server reads one: a prefix of `true`, `false`, `yes`, `no`, `on` or `off` that
+/// fits only one of them, or `1` or `0`; case does not count, spaces do. Gives `on` or `off`.
+pub fn boolean(text: &str) -> Option<&'static str> {
+    let lower = text.to_ascii_lowercase();
+    let begins = |word: &str, least: usize| lower.len() >= least && word.starts_with(&lower);
+    if begins("true", 1) || begins("yes", 1) || begins("on", 2) || lower == "1" {
+        Some("on")
+    } else if begins("false", 1) || begins("no", 1) || begins("off", 2) || lower == "0" {
+        Some("off")
+    } else {
+        None
+    }
+}
+
+fn not_boolean(text: &str) -> Refusal {
+    let lower = text.trim().to_ascii_lowercase();
+    let meant = match lower.as_str() {
+        "enable" | "enabled" | "active" | "ja" | "si" | "oui" => Some("on"),
+        "disable" | "disabled" | "inactive" | "none" | "null" | "never" => Some("off"),
+        trimmed => boolean(trimmed),
+    };
+    Refusal {
+        why: Why::Syntax,
+        message: format!("\"{}\" is not a boolean", suggest::clip(text)),
+        instead: Some(format!("write {}", meant.unwrap_or("on or off"))),
+    }
+}
+
+fn integer(name: &str, range: &Number, text: &str) -> Result<Normalised, Refusal> {
+    let read = number::read_integer(text).ok_or_else(|| not_number(range, text))?;
+    let (base, bare) = in_base_unit(range, text, read)?;
+    let rounded = base.round_ties_even();
+    if rounded == 0.0 && read.number != 0.0 {
+        return Err(rounds_to_zero(range, text));
+    }
+    if !(f64::from(i32::MIN)..=f64::from(i32::MAX)).contains(&rounded) {
+        return Err(out_of_range(range, text, base));
+    }
+    if rounded < range.min || rounded > range.max {
+        return Err(out_of_range(range, text, base));
+    }
+    // In range of i32, so nothing is lost.
+    let asked = rounded as i64;
+    let hooked = hook(name, asked, range)?;
+    let shown = range.show(hooked as f64);
+    let remark = if hooked != asked {
+        Some(format!("{} is raised by the server to {shown}", suggest::clip(text)))
+    } else if bare && hooked > 0 {
+        let message = format!("{} has no unit and means {shown}", text.trim());
+        let instead = Some(format!("write {shown}"));
+        let remark = Some(Remark { message, instead });
+        return Ok(Normalised { text: hooked.to_string(), shown, remark });
+    } else if base != rounded {
+        Some(format!("{} is rounded to {shown}", suggest::clip(text)))
+    } else {
+        None
+    };
+    let remark = remark.map(|message| Remark { message, instead: None });
+    Ok(Normalised { text: hooked.to_string(), shown, remark })
+}
+
+fn real(range: &Number, text: &str) -> Result<Normalised, Refusal> {
+    let read = number::read_real(text).ok_or_else(|| not_number(range, text))?;
+    let (base, bare) = in_base_unit(range, text, read)?;
+    if base == 0.0 && read.number != 0.0 {
+        return Err(rounds_to_zero(range, text));
+    }
+    if base < range.min || base > range.max {
+        return Err(out_of_range(range, text, base));
+    }
+    let shown = range.show(base);
+    let remark = (bare && base > 0.0).then(|| Remark {
+        message: format!("{} has no unit and means {shown}", text.trim()),
+        instead: Some(format!("write {shown}")),
+    });
+    Ok(Normalised { text: number::format_g(base), shown, remark })
+}
+
+/// The number in base units, and whether it was written without a unit where there is one.
+fn in_base_unit(range: &Number, text: &str, read: Read<'_>) -> Result<(f64, bool), Refusal> {
+    let rest = number::skip_spaces(read.rest);
+    if rest.is_empty() {
+        return Ok((read.number, range.unit.is_some()));
+    }
+    let word = rest.trim_end_matches([' ', '\t', '\n', '\r', '\u{b}', '\u{c}']);
+    let digits = text[..text.len() - read.rest.len()].trim();
+    match &range.unit {
+        Some(unit) => match unit.to_base(read.number, word) {
+            Some(base) => Ok((base, false)),
+            None => Err(unknown_unit(unit, digits, word)),
+        },
+        None => Err(Refusal {
+            why: Why::Unit,
+            message: format!("\"{}\" is not a number; this has no unit", suggest::clip(text)),
+            instead: Some(format!("write {}", digits.replace('_', ""))),
+        }),
+    }
+}
+
+fn unknown_unit(unit: &Unit, digits: &str, word: &str) -> Refusal {
+    let message = format!("unknown unit \"{}\"", suggest::clip(word));
+    let instead = match unit.meant(word) {
+        Some(meant) => format!("write {digits}{meant}"),
+        None => format!("use one of {}", unit.words().collect::<Vec<_>>().join(", ")),
+    };
+    Refusal { why: Why::Unit, message, instead: Some(instead) }
+}
+
+fn not_number(range: &Number, text: &str) -> Refusal {
+    let example = if range.default_hint.is_empty() { "a number" } else { &range.default_hint };
+    Refusal {
+        why: Why::Syntax,
+        message: format!("\"{}\" is not a number", suggest::clip(text)),
+        instead: Some(match range.unit {
+            Some(_) => format!("write a number and a unit, such as {example}"),
+            None => format!("write a number, such as {example}"),
+        }),
+    }
+}
+
+fn rounds_to_zero(range: &Number, text: &str) -> Refusal {
+    let least = match &range.unit {
+        Some(unit) => unit.show_integer((range.min.max(1.0)) as i64),
+        None => number::format_g(range.min.max(1.0)),
+    };
+    let zero =
+        if range.min <= 0.0 && range.max >= 0.0 { "write 0 if you mean 0, or" } else { "write" };
+    Refusal {
+        why: Why::RoundsToZero,
+        message: format!("{} is rounded to 0", suggest::clip(text)),
+        instead: Some(format!("{zero} at least {least}")),
+    }
+}
+
+fn out_of_range(range: &Number, text: &str, base: f64) -> Refusal {
+    let low = base < range.min;
+    let (side, limit) = if low { ("below", range.min) } else { ("above", range.max) };
+    let (limit, text) = (range.show(limit), suggest::clip(text.trim()));
+    let allowed = if low { "at least" } else { "at most" };
+    Refusal {
+        why: Why::Range,
+        message: format!("{text} is {side} the limit of {limit}"),
+        instead: Some(format!("write {allowed} {limit}")),
+    }
+}
+
+fn word(
+    parameter: &Parameter,
+    words: &[&'static str],
+    aliases: &[(&'static str, &'static str)],
+    text: &str,
+) -> Result<Normalised, Refusal> {
+    let same = |word: &str| word.eq_ignore_ascii_case(text);
+    if let Some((_, word)) = aliases.iter().find(|(alias, _)| same(alias)) {
+        return Ok(plain(*word));
+    }
+    if let Some(word) = words.iter().find(|word| same(word)) {
+        return Ok(plain(*word));
+    }
+    let built = BUILD_WORDS.iter().find(|(name, major, word)| {
+        *name == parameter.name() && parameter.major() >= *major && same(word)
+    });
+    if let Some((_, _, word)) = built {
+        let message = format!("whether {word} is there depends on how the server was built");
+        let remark = Some(Remark { message, instead: None });
+        return Ok(Normalised { remark, ..plain(*word) });
+    }
+    let listed: Vec<&str> = words.iter().copied().filter(|word| !word.is_empty()).collect();
+    let trimmed = text.trim();
+    let meant = words.iter().find(|word| word.eq_ignore_ascii_case(trimmed)).copied();
+    Err(Refusal {
+        why: Why::Word,
+        message: format!("\"{}\" is none of {}", suggest::clip(text), listed.join(", ")),
+        instead: meant
+            .or_else(|| suggest::nearest(trimmed, listed.iter().copied()))
+            .map(|word| format!("write {word}")),
+    })
+}
+
+/// Words that an enum has only where the server was built with a library: (parameter, first major,
+/// word). The servers that made the catalogue do not all have them.
+const BUILD_WORDS: [(&str, u32, &str); 4] = [
+    ("wal_compression", 15, "lz4"),
+    ("wal_compression", 15, "zstd"),
+    ("default_toast_compression", 14, "lz4"),
+    ("io_method", 18, "io_uring"),
+];
+
+/// What the server's own check of one integer parameter does to a value in range.
+enum Hook {
+    /// A value below this (other than the special one) is raised to it.
+    Raise { to: i64, special: i64 },
+    /// 0 or at least this.
+    ZeroOrAtLeast(i64),
+    /// A multiple of this.
+    MultipleOf(i64),
+}
+
+/// Checks of single integer parameters in the server's sources; found again by the oracle test,
+/// which compares every parameter with the servers.
+const HOOKS: [(&str, Hook); 0] = [];
+
+fn hook(name: &str, value: i64, range: &Number) -> Result<i64, Refusal> {
+    let Some((_, hook)) = HOOKS.iter().find(|(hooked, _)| *hooked == name) else {
+        return Ok(value);
+    };
+    let refuse = |message: String, instead: String| {
+        Err(Refusal { why: Why::Range, message, instead: Some(instead) })
+    };
+    let shown = range.show(value as f64);
+    match hook {
+        Hook::Raise { to, special } => Ok(if value == *special { value } else { value.max(*to) }),
+        Hook::ZeroOrAtLeast(least) if value != 0 && value < *least => {
+            let least = range.show(*least as f64);
+            refuse(format!("{shown} is neither 0 nor {least} or more"), format!("write {least}"))
+        }
+        Hook::MultipleOf(factor) if value % factor != 0 => {
+            let next = range.show(((value / factor + 1) * factor) as f64);
+            let factor = range.show(*factor as f64);
+            refuse(format!("{shown} is no multiple of {factor}"), format!("write {next}"))
+        }
+        Hook::ZeroOrAtLeast(_) | Hook::MultipleOf(_) => Ok(value),
+    }
+}
+
+impl fmt::Display for Refusal {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.write_str(&self.message)?;
+        match &self.instead {
+            Some(instead) => write!(f, "; {instead}"),
+            None => Ok(()),
+        }
+    }
+}
