@@ -1,1 +1,4 @@
 //! A Postgres object → its children.
+
+pub mod members;
+pub mod roles;
