@@ -151,7 +151,11 @@ mod tests {
         check("{version: '15'}", "shared_buffers", Some("256MB"));
         check(&with_resources("{limits: {memory: 4Gi}}"), "shared_buffers", Some("1024MB"));
         check(&with_resources("{requests: {memory: 512Mi}}"), "shared_buffers", Some("128MB"));
-        check(&with_resources("{limits: {memory: 1000000000}}"), "shared_buffers", Some("244136kB"));
+        check(
+            &with_resources("{limits: {memory: 1000000000}}"),
+            "shared_buffers",
+            Some("244136kB"),
+        );
         check(&with_resources("{limits: {cpu: 1}}"), "shared_buffers", Some("256MB"));
     }
 

@@ -154,11 +154,13 @@ impl Member {
             Node::Holds(held) if !held.serving => {
                 Some(held.trouble.clone().unwrap_or_else(|| "its server does not run".to_owned()))
             }
-            Node::Holds(Holding { role: Role::Standby { .. }, streaming: false, .. }) => Some(format!(
-                "it does not receive from the primary; when that lasts, delete the claim \
+            Node::Holds(Holding { role: Role::Standby { .. }, streaming: false, .. }) => {
+                Some(format!(
+                    "it does not receive from the primary; when that lasts, delete the claim \
                  data-{pod} and the pod {pod}, and it is copied again",
-                pod = self.pod
-            )),
+                    pod = self.pod
+                ))
+            }
             Node::Holds(_) if !self.ready => Some("its pod is not Ready".to_owned()),
             Node::Holds(_) => None,
         }

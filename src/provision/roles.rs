@@ -324,7 +324,8 @@ mod tests {
     }
 
     fn told(roles: &Roles) -> String {
-        let mut words: Vec<String> = roles.primary.iter().map(|pod| format!("lead {pod}")).collect();
+        let mut words: Vec<String> =
+            roles.primary.iter().map(|pod| format!("lead {pod}")).collect();
         words.extend(roles.instructions.iter().map(|(pod, instruction)| match instruction {
             Instruction::Initialise => format!("initialise {pod}"),
             Instruction::Join { hosts } => format!("join {pod} {}", hosts.join(",")),
@@ -337,8 +338,13 @@ mod tests {
     fn check(nodes: &str, selected: Option<&str>, expected: &str) {
         let members = members(nodes);
         let wanted = i32::try_from(members.len()).unwrap();
-        let situation =
-            Situation { wanted, members: &members, selected, unclaimed: Some(&[]), had_data: false };
+        let situation = Situation {
+            wanted,
+            members: &members,
+            selected,
+            unclaimed: Some(&[]),
+            had_data: false,
+        };
         assert_eq!(told(&assign(&situation)), expected, "{nodes} {selected:?}");
     }
 
