@@ -5,6 +5,8 @@
 pub mod connection;
 pub mod crd;
 pub mod demo;
+pub mod instance;
+pub mod log;
 pub mod restart;
 pub mod suspend;
 
@@ -29,6 +31,10 @@ pub struct Cli {
 
 #[derive(Debug, Subcommand)]
 enum Command {
+    /// Run or probe an instance: the supervisor of one Postgres server, in its pod
+    Instance(instance::Instance),
+    /// Show commits with their notes and requests, without any git set-up
+    Log(log::Args),
     /// Look at a repository now
     Reconcile(suspend::RepositoryArgs),
     /// Stop emitting requests for a repository; a running one finishes
@@ -55,6 +61,8 @@ enum Command {
 pub fn run(cli: Cli) -> anyhow::Result<ExitCode> {
     crate::telemetry::start_logs(cli.log_format);
     match cli.command {
+        Command::Instance(args) => wait(async { args.run().await.map(|()| ExitCode::SUCCESS) }),
+        Command::Log(args) => wait(log::run(&args)),
         Command::Reconcile(args) => wait(suspend::reconcile(&args)),
         Command::Suspend(args) => wait(suspend::suspend(&args, true)),
         Command::Resume(args) => wait(suspend::suspend(&args, false)),

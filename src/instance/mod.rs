@@ -9,7 +9,28 @@
 
 pub mod certificates;
 pub mod client;
+pub mod health;
+pub mod options;
 pub mod protocol;
+pub mod run;
+
+mod changes;
+mod control_data;
+mod dry_run;
+mod facts;
+mod files;
+mod fill;
+mod peers;
+mod process;
+mod prove;
+mod server;
+mod server_file;
+mod sql;
+mod store;
+mod supervisor;
+mod tls;
+mod words;
+mod work;
 
 /// Port of the control API in every pod.
 pub const CONTROL_PORT: u16 = 8743;

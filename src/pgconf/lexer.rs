@@ -403,8 +403,116 @@ fn unescape(quoted: &str) -> Result<String, Problem> {
             other => text.push(other),
         }
     }
+    if text.contains(&0) {
+        return Err(Problem::refused("a NUL byte, at which the server would cut the value")
+            .instead("remove it"));
+    }
     String::from_utf8(text).map_err(|_| {
         Problem::refused("the octal escapes do not make UTF-8 text")
             .instead("write the characters themselves")
     })
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    /// One line: either the value it assigns, or its problem.
+    fn check(text: &str, expected: Result<&str, &str>) {
+        let lexed = lex(text);
+        let got = match (lexed.problems.first(), lexed.items.first()) {
+            (Some(problem), _) => Err(problem.to_string()),
+            (None, Some(Item::Assignment { value, .. })) => Ok(value.as_str().to_owned()),
+            (None, Some(Item::Include { directive, .. })) => Ok(format!("({directive})")),
+            (None, None) => Ok("(nothing)".to_owned()),
+        };
+        let expected = expected.map(str::to_owned).map_err(str::to_owned);
+        assert_eq!(got, expected, "{text:?}");
+    }
+
+    #[test]
+    fn values_that_the_server_takes_without_quotes() {
+        for value in ["8MB", ".5", "1.", "+8192", "0x1000", "log/x", "a:b/c-d.e", "größe", "a.b.c"]
+        {
+            check(&format!("x = {value}"), Ok(value));
+            check(&format!("x {value}#c"), Ok(value));
+        }
+        check("x='a''b\\'c\\\\d\\101\\t'", Ok("a'b'c\\dA\t"));
+        check("x = a#b", Ok("a"));
+        check("\tx\t=\t'on'\t\r", Ok("on"));
+        check("  # x = 1", Ok("(nothing)"));
+        check("INCLUDE_IF_EXISTS 'other.conf'", Ok("(INCLUDE_IF_EXISTS)"));
+    }
+
+    #[test]
+    fn values_that_need_quotes_are_named_with_the_cure() {
+        for value in ["0.5GB", "1e3", "8 MB", "/path", "127.0.0.1", "*", "a,b", "%m", "a@b", "a.b"]
+        {
+            let message = format!("1:5 x: this value needs quotes; write x = '{value}'");
+            check(&format!("x = {value} # why"), Err(&message));
+        }
+        check("x = \"on\"", Err("1:5 x: this value needs quotes; write x = 'on'"));
+        check(
+            "primary_conninfo = host=a password=b",
+            Err("1:20 primary_conninfo: this value needs quotes; write primary_conninfo = '…'"),
+        );
+    }
+
+    #[test]
+    fn syntax_errors_say_where_and_what_to_write() {
+        check("x =", Err("1:4 x: no value; write x = 'value'"));
+        check("x = = 1", Err("1:5 x: more than one =; write x = 'value'"));
+        check(
+            "x = 'it's'",
+            Err("1:9 x: something follows the closing quote; \
+                 remove it; write '' for a quote within the value"),
+        );
+        check(
+            "\nx = 'abc # d",
+            Err("2:5 x: the quote is not closed on this line; \
+                 close it; write '' for a quote within the value"),
+        );
+        check("= 1", Err("1:1 the line has no parameter before the =; write name = 'value'"));
+        check(
+            "work-mem = 1",
+            Err("1:1 work-mem: not a parameter's name; it has letters, digits and _, \
+                 and begins with no digit; write work_mem"),
+        );
+        check(
+            "a.b.c = 1",
+            Err("1:1 a.b.c: a parameter's name has at most one dot; write name = 'value'"),
+        );
+    }
+
+    #[test]
+    fn what_the_server_would_misread_in_silence_is_refused() {
+        let nul = "a NUL byte, at which the server would cut the value; remove it";
+        check("x = 'é\0'", Err(&format!("1:7 {nul}")));
+        check("x = '\\000'", Err(&format!("1:5 x: {nul}")));
+        check(
+            "\u{feff}x = 1",
+            Err(
+                "1:1 the file begins with a byte order mark, which the server takes for a letter; \
+                 save the file without it",
+            ),
+        );
+        check(
+            "x = 'a\\nb'",
+            Err("1:5 x: a line break, which a value cannot hold; write the value on one line"),
+        );
+        let lexed = lex_bytes(b"x = 1\ny = '\xff'\n");
+        assert_eq!(
+            lexed.problems[0].to_string(),
+            "2:6 not UTF-8 text; the server would load it and its clients would fail; \
+             save the file as UTF-8"
+        );
+    }
+
+    #[test]
+    fn every_line_is_read_and_problems_are_limited() {
+        let lexed = lex("a = 1\nb\nc = 3\n=\n");
+        assert_eq!((lexed.items.len(), lexed.problems.len()), (2, 2));
+        assert_eq!(lex(&"=\n".repeat(1000)).problems.len(), PROBLEM_LIMIT);
+        assert_eq!(lex(&" ".repeat(TEXT_LIMIT + 1)).problems.len(), 1);
+    }
 }

@@ -78,7 +78,7 @@ pub fn normalise(parameter: &Parameter, value: &Value) -> Result<Normalised, Ref
         Kind::Integer(number) => integer(parameter.name(), number, text),
         Kind::Real(number) => real(number, text),
         Kind::Enum { words, aliases } => word(parameter, words, aliases, text),
-        Kind::Text => text::canonical(parameter.name(), text).map(plain),
+        Kind::Text => text::canonical(parameter.name(), parameter.major(), text).map(plain),
     }
 }
 
@@ -287,7 +287,10 @@ enum Hook {
 
 /// Checks of single integer parameters in the server's sources; found again by the oracle test,
 /// which compares every parameter with the servers.
-const HOOKS: [(&str, Hook); 0] = [];
+const HOOKS: [(&str, Hook); 2] = [
+    ("autovacuum_work_mem", Hook::Raise { to: 1024, special: -1 }),
+    ("wal_buffers", Hook::Raise { to: 4, special: -1 }),
+];
 
 fn hook(name: &str, value: i64, range: &Number) -> Result<i64, Refusal> {
     let Some((_, hook)) = HOOKS.iter().find(|(hooked, _)| *hooked == name) else {
@@ -319,5 +322,121 @@ impl fmt::Display for Refusal {
             Some(instead) => write!(f, "; {instead}"),
             None => Ok(()),
         }
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use crate::pgconf::Catalogue;
+
+    use super::*;
+
+    fn get(name: &str, text: &str) -> Result<Normalised, Refusal> {
+        Catalogue::for_major(15).unwrap().normalise(name, &Value::new(text).unwrap())
+    }
+
+    #[test]
+    fn values_come_out_as_the_server_reports_them() {
+        fn check(name: &str, text: &str, expected: &str) {
+            assert_eq!(get(name, text).unwrap().text, expected, "{name} = {text:?}");
+        }
+        check("work_mem", "1GB", "1048576");
+        check("work_mem", "1024MB", "1048576");
+        check("WORK_MEM", " 1 MB ", "1024");
+        check("shared_buffers", "0.1GB", "13056");
+        check("shared_buffers", "1.5MB", "192");
+        check("statement_timeout", "1500us", "2");
+        check("statement_timeout", "2500us", "2");
+        check("max_connections", "0x64", "100");
+        check("max_connections", "0144", "100");
+        check("max_connections", "100.5", "100");
+        check("max_connections", "101.5", "102");
+        check("seq_page_cost", "1.10", "1.1");
+        check("seq_page_cost", "1e-2", "0.01");
+        check("vacuum_cost_delay", "1500us", "1.5");
+    }
+
+    #[test]
+    fn refusals_say_what_to_write() {
+        fn check(name: &str, text: &str, why: Why, expected: &str) {
+            let refusal = get(name, text).unwrap_err();
+            assert_eq!((refusal.why, refusal.to_string()), (why, expected.to_owned()), "{text}");
+        }
+        check("shared_buffers", "12gb", Why::Unit, "unknown unit \"gb\"; write 12GB");
+        check("shared_buffers", "12 Gi", Why::Unit, "unknown unit \"Gi\"; write 12GB");
+        check("work_mem", "5s", Why::Unit, "unknown unit \"s\"; use one of TB, GB, MB, kB, B");
+        check(
+            "max_connections",
+            "100kB",
+            Why::Unit,
+            "\"100kB\" is not a number; this has no unit; write 100",
+        );
+        check(
+            "max_connections",
+            "many",
+            Why::Syntax,
+            "\"many\" is not a number; write a number, such as 100",
+        );
+        check(
+            "work_mem",
+            "",
+            Why::Syntax,
+            "\"\" is not a number; write a number and a unit, such as 4MB",
+        );
+        check(
+            "shared_buffers",
+            "100kB",
+            Why::Range,
+            "100kB is below the limit of 128kB; write at least 128kB",
+        );
+        check(
+            "max_connections",
+            "9999999999",
+            Why::Range,
+            "9999999999 is above the limit of 262143; write at most 262143",
+        );
+        check(
+            "statement_timeout",
+            "500us",
+            Why::RoundsToZero,
+            "500us is rounded to 0; write 0 if you mean 0, or at least 1ms",
+        );
+        check("fsync", "enabled", Why::Syntax, "\"enabled\" is not a boolean; write on");
+        check("fsync", "on ", Why::Syntax, "\"on \" is not a boolean; write on");
+        check("fsync", "o", Why::Syntax, "\"o\" is not a boolean; write on or off");
+        check(
+            "wal_level",
+            "logicl",
+            Why::Word,
+            "\"logicl\" is none of minimal, replica, logical; write logical",
+        );
+    }
+
+    #[test]
+    fn booleans_are_unique_beginnings() {
+        for on in ["on", "ON", "t", "tru", "y", "1"] {
+            assert_eq!(boolean(on), Some("on"), "{on}");
+        }
+        for off in ["of", "OFF", "f", "no", "n", "0"] {
+            assert_eq!(boolean(off), Some("off"), "{off}");
+        }
+        for neither in ["", "o", "on ", " on", "2", "truee", "10"] {
+            assert_eq!(boolean(neither), None, "{neither:?}");
+        }
+    }
+
+    #[test]
+    fn what_a_person_may_not_expect_is_remarked() {
+        fn check(name: &str, text: &str, expected: Option<&str>) {
+            let remark = get(name, text).unwrap().remark.map(|remark| remark.message);
+            assert_eq!(remark.as_deref(), expected, "{name} = {text}");
+        }
+        check("work_mem", "1024", Some("1024 has no unit and means 1MB"));
+        check("work_mem", "1MB", None);
+        check("statement_timeout", "0", None);
+        check("log_min_duration_statement", "-1", None);
+        check("max_connections", "100", None);
+        check("shared_buffers", "1.7MB", Some("1.7MB is rounded to 1744kB"));
+        check("wal_buffers", "8kB", Some("8kB is raised by the server to 32kB"));
     }
 }
