@@ -31,3 +31,48 @@ pub mod rollout;
 pub mod seen;
 pub mod status;
 pub mod step;
+
+pub mod act;
+pub mod observe;
+pub mod reconcile;
+
+use std::sync::Arc;
+
+use k8s_openapi::jiff::Timestamp;
+
+use crate::api::{Postgres, PostgresOpsRequest};
+use crate::cluster::{Cluster, Leadership, Watched};
+
+pub use reconcile::run;
+
+/// Everything that a pass needs.
+pub struct Context {
+    /// The API server.
+    pub cluster: Cluster,
+    /// All databases.
+    pub postgreses: Arc<Watched<Postgres>>,
+    /// All requests.
+    pub requests: Arc<Watched<PostgresOpsRequest>>,
+    /// Whether we may act, and the number that fences our calls to instances.
+    pub leadership: Leadership,
+    /// The time.
+    pub clock: fn() -> Timestamp,
+    /// Connections to instances, kept between steps.
+    pub instances: observe::Instances,
+    /// Databases that a pass is working on.
+    pub at_work: reconcile::AtWork,
+}
+
+impl Context {
+    /// With nothing remembered yet.
+    pub fn new(
+        cluster: Cluster,
+        postgreses: Arc<Watched<Postgres>>,
+        requests: Arc<Watched<PostgresOpsRequest>>,
+        leadership: Leadership,
+        clock: fn() -> Timestamp,
+    ) -> Self {
+        let (instances, at_work) = Default::default();
+        Self { cluster, postgreses, requests, leadership, clock, instances, at_work }
+    }
+}
