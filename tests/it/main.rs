@@ -3,4 +3,5 @@
 mod deploy;
 mod pgconf_oracle;
 mod postgres;
+mod scenarios;
 mod tidy;
