@@ -9,13 +9,30 @@
 
 pub mod certificates;
 pub mod client;
+pub mod health;
+pub mod options;
 pub mod protocol;
+pub mod run;
 
-/// Port of the control API in every pod.
-pub const CONTROL_PORT: u16 = 8743;
+mod changes;
+mod control_data;
+mod dry_run;
+mod facts;
+mod files;
+mod fill;
+mod peers;
+mod process;
+mod prove;
+mod server;
+mod server_file;
+mod sql;
+mod store;
+mod supervisor;
+mod tls;
+mod words;
+mod work;
 
-/// Port of Postgres in every pod.
-pub const POSTGRES_PORT: u16 = 5432;
+pub use crate::api::names::{CONTROL_PORT, POSTGRES_PORT};
 
 /// The name in every instance's certificate. It is verified instead of the address, which changes.
 pub const SERVER_NAME: &str = "instance.pgitops.dev";
@@ -28,4 +45,4 @@ pub const CONTROLLER_NAME: &str = "controller.pgitops.dev";
 pub const TLS_FILES: [&str; 3] = ["tls.crt", "tls.key", "ca.crt"];
 
 /// File of the seed folder that holds the first configuration of an empty volume.
-pub const SEED_FILE: &str = "postgresql.conf";
+pub const SEED_FILE: &str = crate::api::names::RENDERED_CONF;

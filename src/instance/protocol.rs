@@ -36,7 +36,7 @@ pub trait Call: Serialize + DeserializeOwned + Send + Sync {
     /// Path below the control address.
     const PATH: &'static str;
     /// What [`Reply::Done`] carries.
-    type Answer: Serialize + DeserializeOwned + Send;
+    type Answer: Serialize + DeserializeOwned + Send + 'static;
 }
 
 /// Every answer to every call.

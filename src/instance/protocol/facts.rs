@@ -15,7 +15,12 @@ pub struct AskFacts {}
 
 /// Asks for the [`Timeline`]: the one call that another instance may make, too.
 #[derive(Clone, Debug, Default, Serialize, Deserialize)]
-pub struct AskTimeline {}
+pub struct AskTimeline {
+    /// Address at which the asking instance may be asked in turn. Whoever is asked remembers it,
+    /// so that a primary knows its standbys when it comes back after an absence.
+    #[serde(default)]
+    pub from: Option<String>,
+}
 
 /// Which history a data folder belongs to; from `pg_controldata`, so also while stopped.
 #[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
@@ -262,6 +267,8 @@ pub struct ControlData {
     pub timeline: u32,
     /// `Minimum recovery ending location`; 0/0 on a primary.
     pub minimum_recovery: Lsn,
+    /// `Min recovery ending loc's timeline`; 0 on a primary.
+    pub minimum_recovery_timeline: u32,
     /// `wal_level setting`.
     pub wal_level: String,
     /// The values of the five as last replayed or started with.
