@@ -104,8 +104,8 @@ pub struct Verify {
 #[derive(Clone, Debug, PartialEq, Serialize, Deserialize, JsonSchema)]
 #[serde(rename_all = "camelCase")]
 pub struct Notes {
-    /// Last part of the refs `refs/notes/pgitops/<instance>` and `refs/notes/pgitops-data/<instance>`;
-    /// one writer each.
+    /// Last part of the refs `refs/notes/pgitops/<instance>` (for people) and
+    /// `refs/notes/pgitops-data/<instance>` (for machines); one writer each.
     #[serde(default = "default_instance")]
     #[schemars(regex(pattern = r"^[a-z0-9]([-a-z0-9]*[a-z0-9])?$"), length(max = 63))]
     pub instance: String,

@@ -102,6 +102,7 @@ pub struct Reconfiguration {
     pub config_secret: Option<SecretRef>,
     /// Settings merged into `spec.configuration.inline`: key `user.conf`.
     #[serde(default, skip_serializing_if = "Option::is_none")]
+    #[schemars(extend("maxProperties" = 8))]
     pub apply_config: Option<BTreeMap<String, String>>,
     /// Drops the database's Secret and inline configuration first.
     #[serde(default, skip_serializing_if = "Option::is_none")]

@@ -101,6 +101,7 @@ pub struct Configuration {
     pub secret_name: Option<String>,
     /// Settings that win over the Secret's: key `user.conf`, text as in postgresql.conf.
     #[serde(default, skip_serializing_if = "Option::is_none")]
+    #[schemars(extend("maxProperties" = 8))]
     pub inline: Option<BTreeMap<String, String>>,
     /// Inputs of pgtune.
     #[serde(default, skip_serializing_if = "Option::is_none")]
