@@ -97,7 +97,8 @@ pub struct NoteUpdate {
     pub commit: CommitId,
     /// The whole text for people, replacing our earlier one; `None` leaves it alone.
     pub text: Option<String>,
-    /// Lines for machines, each a JSON object; appended unless the very same line is there.
+    /// Lines for machines, each a JSON object; appended unless the very same line is there, or
+    /// the newest line of the same `db` differs from it in nothing but `ts`.
     pub lines: Vec<String>,
 }
 
@@ -129,7 +130,8 @@ impl NoteUpdate {
 /// What stands on one commit.
 #[derive(Debug, Clone, Default, PartialEq, Eq)]
 pub struct Note {
-    /// The text for people, with whatever others added below.
+    /// The text for people: from [`Source::notes`](super::Source::notes) only what we wrote, from
+    /// [`Source::log`](super::Source::log) with whatever others added below.
     pub text: Option<String>,
     /// The lines for machines, oldest first.
     pub lines: Vec<String>,

@@ -183,8 +183,8 @@ impl Source {
         .await
     }
 
-    /// What stands on `commits` from `instance`, freshly fetched; commits without a note are
-    /// absent. Notes that wait for their push count.
+    /// What stands on `commits` from `instance`, freshly fetched, without what others added;
+    /// commits without a note are absent. Notes that wait for their push do not stand there yet.
     ///
     /// # Errors
     /// When the repository cannot be reached or read.

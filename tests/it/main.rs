@@ -1,13 +1,13 @@
 //! The one test binary: linking is most of a test build, and shared fixtures stay in one place.
 
-mod git;
 mod api_server;
 mod deploy;
 mod fixture;
+mod git;
 mod instance;
 mod pgconf_oracle;
 mod postgres;
-mod scenarios;
 mod provision;
 mod sandbox;
+mod scenarios;
 mod tidy;

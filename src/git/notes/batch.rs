@@ -132,7 +132,12 @@ impl Writer<'_> {
 
     /// The text that we last wrote on `commit`, at or before `tip`, where `existing` stands now.
     /// Whoever else wrote in between, also before notes of ours on other commits, is passed over.
-    fn previous(&self, tip: Option<Oid>, commit: &str, existing: &str) -> Result<String, Error> {
+    pub(super) fn previous(
+        &self,
+        tip: Option<Oid>,
+        commit: &str,
+        existing: &str,
+    ) -> Result<String, Error> {
         let mut next = tip.filter(|_| !existing.is_empty());
         let mut newer: Option<(Oid, bool, Vec<Oid>)> = None;
         for _ in 0..SEARCHED {

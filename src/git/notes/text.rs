@@ -1,30 +1,50 @@
 //! What becomes of a note that is already there. Pure.
 //!
-//! Lines for machines are a set that only grows. The text for people is ours and replaced as a
+//! Lines for machines only grow in number; one that says the same as the newest one about its
+//! database, but for the time, is no news. The text for people is ours and replaced as a
 //! whole, but what somebody else wrote into it is kept below a line of its own: nobody's words
 //! are thrown away by a program.
 
-use std::collections::HashSet;
+use std::collections::{HashMap, HashSet};
+
+use serde_json::Value;
 
 /// Stands between our text and what others added.
 pub(super) const KEPT: &str = "Kept: the lines below were added by somebody else";
 /// Most text of others that is kept on one commit.
 const KEPT_LIMIT: usize = 64 * 1024;
 
-/// The lines that are there, then those of `new` that are not.
+/// The lines that are there, then those of `new` that say something new.
 pub(super) fn append(existing: &str, new: &[String]) -> String {
     let mut text = existing.to_owned();
     if !text.is_empty() && !text.ends_with('\n') {
         text.push('\n');
     }
     let mut there: HashSet<&str> = existing.lines().collect();
+    let mut newest: HashMap<String, Value> = existing.lines().filter_map(record).collect();
     for line in new {
-        if there.insert(line) {
-            text.push_str(line);
-            text.push('\n');
+        if !there.insert(line) {
+            continue;
         }
+        // While a push is refused the same result is composed anew with every look.
+        if let Some((database, says)) = record(line)
+            && newest.insert(database, says.clone()) == Some(says)
+        {
+            continue;
+        }
+        text.push_str(line);
+        text.push('\n');
     }
     text
+}
+
+/// The database that a line is about, and what it says but for the time.
+fn record(line: &str) -> Option<(String, Value)> {
+    let mut says: Value = serde_json::from_str(line).ok()?;
+    let fields = says.as_object_mut()?;
+    fields.remove("ts");
+    let database = fields.get("db")?.as_str()?.to_owned();
+    Some((database, says))
 }
 
 /// The lines of `new` that `old` does not have.
@@ -36,6 +56,8 @@ pub(super) fn added(old: &str, new: &str) -> Vec<String> {
 /// `ours`, and below it what others wrote: what had been kept before, and the lines of `existing`
 /// that were not in `previous`, the text that we last wrote.
 pub(super) fn replace(existing: &str, previous: &str, ours: &str) -> String {
+    // Whoever composed it from what stood there may have taken the words of others along.
+    let ours = split(ours).0;
     let mut text = ours.trim_end().to_owned();
     text.push('\n');
     let (body, mut kept) = split(existing);
@@ -100,6 +122,8 @@ mod tests {
         check(&more, &tail, "APPLIED", &format!("APPLIED\n{kept}saw it\nme too\n"));
         check("theirs\n", "", "APPLIED", &format!("APPLIED\n{kept}theirs\n"));
         check("APPLIED\n", "", "APPLIED", "APPLIED\n");
+        let both = format!("APPLIED\nAttempt: 2\n{kept}saw it\n");
+        check(&tail, &tail, &both, &both);
     }
 
     #[test]
@@ -121,5 +145,14 @@ mod tests {
         assert_eq!(append("", &lines(&["a", "b", "a"])), "a\nb\n");
         assert_eq!(append("a\nfrom others", &lines(&["a", "b"])), "a\nfrom others\nb\n");
         assert_eq!(append("a\nb\n", &lines(&["b"])), "a\nb\n");
+        let line = |ts: u32, db: &str, phase: &str| {
+            format!(r#"{{"ts":"{ts}","db":"{db}","phase":"{phase}"}}"#)
+        };
+        let held = line(1, "a", "held");
+        let text = append("", std::slice::from_ref(&held));
+        assert_eq!(append(&text, &[line(2, "a", "held")]), text, "only the time differs");
+        let more = [line(3, "b", "held"), line(4, "a", "running"), line(5, "a", "held")];
+        let expected = format!("{held}\n{}\n{}\n{}\n", more[0], more[1], more[2]);
+        assert_eq!(append(&text, &more), expected, "held again is news");
     }
 }

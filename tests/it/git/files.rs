@@ -215,9 +215,7 @@ async fn depth_and_number_are_bounded() {
 async fn a_source_deeper_than_any_real_one_is_refused_whole() {
     let world = World::new();
     let mut deep = raw_tree(&world, &[("100644", b"a.yaml", &blob(&world, b"a: 1\n"))]);
-    let mut stream = vec![];
     for _ in 0..600 {
-        stream.push(deep.clone());
         deep = raw_tree(&world, &[("40000", b"d", &deep)]);
     }
     let commit = world.git(&["commit-tree", "-m", "odd", &deep]);

@@ -127,9 +127,15 @@ async fn any_fan_out_of_git_is_read_and_kept_readable() {
         git_with_input(&world.hub, &["fast-import", "--quiet"], stream.as_bytes());
         let source = world.source();
         let instance = instance("default");
-        let read = source.notes(&instance, &commits).await.unwrap();
+        let many = source.head("many").await.unwrap();
+        let read = source.log(None, &many).await.unwrap();
+        for commit in &read {
+            let text = commit.notes[&instance].text.as_deref();
+            assert_eq!(text, Some(&*format!("by git {}\n", commit.commit.id)), "{reading}");
+        }
         assert_eq!(read.len(), 60, "{reading}");
-        assert_eq!(read[&commits[3]].text.as_deref(), Some(&*format!("by git {}\n", commits[3])));
+        let ours = source.notes(&instance, &commits).await.unwrap();
+        assert!(ours.is_empty(), "none of them is ours");
         let updates = [text(&commits[3], "ours"), text(&world.tip(), "new")];
         let done = source.publish(&instance, &updates, &publishing()).await.unwrap();
         assert_eq!(done.foreign.as_deref(), Some("A"), "{reading}");
@@ -195,6 +201,11 @@ async fn words_of_others_on_our_commit_are_kept() {
     let expected = "APPLIED AT LAST\n\nKept: the lines below were added by somebody else\n\
                     Ann saw it\nand again\n";
     assert_eq!(shown(&world, PEOPLE, &head).replace("\n\nand", "\nand"), expected);
+    // Whoever composes the next text sees only ours.
+    let ours = source.notes(&name, std::slice::from_ref(&head)).await.unwrap();
+    assert_eq!(ours[&head].text.as_deref(), Some("APPLIED AT LAST\n"));
+    let log = source.log(None, &head).await.unwrap();
+    assert!(log[0].notes[&name].text.as_ref().unwrap().ends_with("and again\n"));
 }
 
 #[tokio::test]
