@@ -48,6 +48,7 @@ pub async fn reconcile(id: &DatabaseRef, cx: &Context) -> Result<Action, Error> 
         let (mut seen, looked) = observe::database(id, cx, servers.take()).await?; //      read
         seen.answers = std::mem::take(&mut answers);
         let step = rollout::next(&seen, (cx.clock)()); //                                  pure
+        tracing::debug!(step = step.word(), "next");
         let outcome = match act::perform(&step, id, &seen, cx).await {
             Err(Error::Cluster(error)) if error.is_conflict() => continue,
             other => other?, //                                                           write
