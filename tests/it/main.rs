@@ -4,4 +4,5 @@ mod deploy;
 mod instance;
 mod pgconf_oracle;
 mod postgres;
+mod simulate;
 mod tidy;
