@@ -5,11 +5,12 @@
 use std::{
     net::IpAddr,
     path::{Path, PathBuf},
+    process::ExitCode,
     time::Duration,
 };
 
 use anyhow::{Context, Result, bail};
-use clap::{Args, Subcommand};
+use clap::Subcommand;
 use tokio_util::sync::CancellationToken;
 
 use crate::instance::{
@@ -19,9 +20,9 @@ use crate::instance::{
     run,
 };
 
-/// Run or probe an instance: the supervisor of one Postgres server.
-#[derive(Debug, Args)]
-pub struct Instance {
+/// Arguments of `pgitops instance`.
+#[derive(Debug, clap::Args)]
+pub struct Args {
     #[command(subcommand)]
     command: Command,
 }
@@ -39,7 +40,7 @@ enum Command {
     },
 }
 
-#[derive(Debug, Args)]
+#[derive(Debug, clap::Args)]
 struct Run {
     /// Name of the pod; a standby calls itself so when it streams
     #[arg(long, env = "POD_NAME")]
@@ -91,7 +92,7 @@ struct Run {
     stop_grace: u64,
 }
 
-#[derive(Debug, Args)]
+#[derive(Debug, clap::Args)]
 struct Health {
     /// The server accepts connections (default)
     #[arg(long, conflicts_with_all = ["liveness", "startup"])]
@@ -107,15 +108,17 @@ struct Health {
     socket_directory: PathBuf,
 }
 
-impl Instance {
-    /// Runs the command to its end.
-    pub async fn run(self) -> Result<()> {
-        match self.command {
-            Command::Run(run) => run.run().await,
-            Command::Health(health) => health.run().await,
-            Command::Install { folder } => install(&folder),
-        }
+/// Runs the command to its end.
+///
+/// # Errors
+/// When the instance does not come up, or a probe fails; the words say why.
+pub async fn run(args: Args) -> Result<ExitCode> {
+    match args.command {
+        Command::Run(run) => run.run().await?,
+        Command::Health(health) => health.run().await?,
+        Command::Install { folder } => install(&folder)?,
     }
+    Ok(ExitCode::SUCCESS)
 }
 
 impl Run {

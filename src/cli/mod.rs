@@ -3,19 +3,26 @@
 //! This file only knows which commands there are. kubectl's habits: `-n`, `--context`, `-o`.
 
 pub mod connection;
+pub mod controller;
 pub mod crd;
 pub mod demo;
 pub mod instance;
 pub mod log;
 pub mod restart;
+pub mod sandbox;
 pub mod suspend;
 
 use std::future::Future;
+use std::path::Path;
+use std::pin::Pin;
 use std::process::ExitCode;
 
 use anyhow::Context as _;
 use clap::{CommandFactory, Parser, Subcommand};
 
+use tokio_util::sync::CancellationToken;
+
+use crate::cluster::Cluster;
 use crate::telemetry::LogFormat;
 
 /// GitOps for Postgres configuration: push a change to git, read the proven result in `git log`.
@@ -31,8 +38,12 @@ pub struct Cli {
 
 #[derive(Debug, Subcommand)]
 enum Command {
-    /// Run or probe an instance: the supervisor of one Postgres server, in its pod
-    Instance(instance::Instance),
+    /// Run the controller: the three loops, under one lease
+    Controller(controller::Args),
+    /// Run a small cluster on this machine, until interrupted
+    Sandbox(sandbox::Args),
+    /// Watch the whole line at work on this machine, in a minute
+    Demo(demo::Args),
     /// Show commits with their notes and requests, without any git set-up
     Log(log::Args),
     /// Look at a repository now
@@ -45,6 +56,8 @@ enum Command {
     Retry(suspend::DatabaseArgs),
     /// Restart a database, standbys first, node by node
     Restart(restart::Args),
+    /// Supervise a Postgres server in its pod, or probe one that is supervised
+    Instance(instance::Args),
     /// Print the definitions of our Kubernetes kinds, for `kubectl apply -f -`
     Crd(crd::Args),
     /// Print a completion script for a shell
@@ -61,7 +74,10 @@ enum Command {
 pub fn run(cli: Cli) -> anyhow::Result<ExitCode> {
     crate::telemetry::start_logs(cli.log_format);
     match cli.command {
-        Command::Instance(args) => wait(async { args.run().await.map(|()| ExitCode::SUCCESS) }),
+        Command::Controller(args) => wait(controller::run(args)),
+        Command::Sandbox(args) => wait(sandbox::run(args, Some(Box::new(in_sandbox)))),
+        Command::Demo(args) => wait(demo::run(args)),
+        Command::Instance(args) => wait(instance::run(args)),
         Command::Log(args) => wait(log::run(&args)),
         Command::Reconcile(args) => wait(suspend::reconcile(&args)),
         Command::Suspend(args) => wait(suspend::suspend(&args, true)),
@@ -74,6 +90,18 @@ pub fn run(cli: Cli) -> anyhow::Result<ExitCode> {
             Ok(ExitCode::SUCCESS)
         }
     }
+}
+
+/// The controller of a sandbox: all loops, local repositories allowed.
+fn in_sandbox(
+    client: kube::Client,
+    kubeconfig: &Path,
+    shutdown: CancellationToken,
+) -> Pin<Box<dyn Future<Output = anyhow::Result<()>> + Send>> {
+    let mirrors = kubeconfig.with_file_name("mirrors");
+    let settings = controller::Settings::sandbox(mirrors);
+    let loops = controller::Loop::ALL.to_vec();
+    Box::pin(controller::work(Cluster::new(client), loops, settings, shutdown))
 }
 
 /// Runs an asynchronous command to its end.

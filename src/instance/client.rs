@@ -160,7 +160,7 @@ pub struct Client {
 }
 
 impl Client {
-    /// For the instance at the pod's address and [`super::CONTROL_PORT`]. Connects at the first call.
+    /// For the instance at the pod's address and [`super::CONTROL_PORT`]; connects when called.
     #[must_use]
     pub fn new(address: SocketAddr, identity: &Identity) -> Self {
         Self { address, identity: identity.clone(), idle: Arc::default() }

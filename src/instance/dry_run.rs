@@ -31,6 +31,9 @@ mod libraries;
 /// Folders below the state folder in which dry runs work; each run has one of its own.
 const PREFIX: &str = "scratch-";
 
+/// Dry runs at a time; each is a process that wants a whole processor, beside the live server.
+static TURNS: tokio::sync::Semaphore = tokio::sync::Semaphore::const_new(2);
+
 /// See [`DryRun`]. `version` is `server_version_num` of the program.
 pub async fn dry_run(own: &Supervisor, version: u32, call: &DryRun) -> Result<DryRan, Stop> {
     has_data(own)?;
@@ -49,6 +52,7 @@ pub async fn dry_run(own: &Supervisor, version: u32, call: &DryRun) -> Result<Dr
         }
         None => fs::read_to_string(own.options.live_file())?,
     };
+    let _turn = TURNS.acquire().await.map_err(|e| e.to_string())?;
     let scratch = Scratch::make(&own.options, &text)?;
     let run = Run { options: &own.options, scratch: &scratch, text: &text, version, within };
     let tried = tokio::time::timeout(within, run.all(*allocate, *boot)).await;

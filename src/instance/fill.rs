@@ -5,7 +5,8 @@
 //! controller's decision. Never touches a folder that holds a database.
 
 use std::{
-    path::PathBuf,
+    ffi::OsString,
+    path::{Path, PathBuf},
     time::{Duration, Instant},
 };
 
@@ -93,7 +94,7 @@ async fn initdb(own: &Supervisor, credentials: &Credentials, key: &Key) -> Resul
         format!("--locale={}", options.locale).into(),
     ];
     let program = options.program("initdb");
-    let ran = process::run(options, &program, arguments, &[], INITDB).await;
+    let ran = run(own, &program, arguments, INITDB).await;
     std::fs::remove_file(&password)?;
     let ran = ran?;
     if !ran.success {
@@ -124,7 +125,7 @@ async fn base_backup(
         "--no-password".into(),
     ];
     let program = options.program("pg_basebackup");
-    let ran = process::run(options, &program, arguments, &[], BASE_BACKUP).await?;
+    let ran = run(own, &program, arguments, BASE_BACKUP).await?;
     if !ran.success {
         return Err(Stop::Failed(format!("pg_basebackup: {}", words::pick(ran.err.lines()))));
     }
@@ -132,6 +133,19 @@ async fn base_backup(
     files::replace(&signal, b"", options.account)?;
     fill(own, credentials, role, key)?;
     Ok(std::fs::rename(&partial, &options.data_directory)?)
+}
+
+/// Runs a program that may take long; it ends with the instance.
+async fn run(
+    own: &Supervisor,
+    program: &Path,
+    arguments: impl IntoIterator<Item = OsString>,
+    within: Duration,
+) -> Result<process::Output, Stop> {
+    tokio::select! {
+        ran = process::run(&own.options, program, arguments, &[], within) => Ok(ran?),
+        () = own.stopping() => Err(Stop::Failed("the instance is stopping".to_owned())),
+    }
 }
 
 /// An empty place beside the data folder.

@@ -64,7 +64,7 @@ pub async fn serve(own: Arc<Supervisor>, listener: UnixListener, stopping: Cance
 /// Binds the socket; one that a dead process has left is removed.
 pub fn listen(path: &Path) -> io::Result<UnixListener> {
     match std::fs::remove_file(path) {
-        Err(error) if error.kind() != io::ErrorKind::NotFound => return Err(error),
+        Err(error) if error.kind() != io::ErrorKind::NotFound => Err(error),
         Ok(()) | Err(_) => UnixListener::bind(path),
     }
 }

@@ -32,11 +32,7 @@ mod tls;
 mod words;
 mod work;
 
-/// Port of the control API in every pod.
-pub const CONTROL_PORT: u16 = 8743;
-
-/// Port of Postgres in every pod.
-pub const POSTGRES_PORT: u16 = 5432;
+pub use crate::api::names::{CONTROL_PORT, POSTGRES_PORT};
 
 /// The name in every instance's certificate. It is verified instead of the address, which changes.
 pub const SERVER_NAME: &str = "instance.pgitops.dev";
@@ -49,4 +45,4 @@ pub const CONTROLLER_NAME: &str = "controller.pgitops.dev";
 pub const TLS_FILES: [&str; 3] = ["tls.crt", "tls.key", "ca.crt"];
 
 /// File of the seed folder that holds the first configuration of an empty volume.
-pub const SEED_FILE: &str = "postgresql.conf";
+pub const SEED_FILE: &str = crate::api::names::RENDERED_CONF;

@@ -25,6 +25,8 @@ pub fn arguments(options: &Options) -> Vec<String> {
         ("unix_socket_directories", path(options.socket_directory.clone())),
         ("cluster_name", options.pod.clone()),
         ("hot_standby", "on".to_owned()),
+        // Its words go to us, or nobody could say why a start failed.
+        ("logging_collector", "off".to_owned()),
     ];
     let mut arguments = vec!["-D".to_owned(), path(options.data_directory.clone())];
     for (name, value) in owned {

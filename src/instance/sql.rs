@@ -50,12 +50,14 @@ impl Error {
         if *code == SqlState::CANNOT_CONNECT_NOW {
             return Verdict::NotYet;
         }
-        // A server that counts its clients, knows no such database or wants another user is up.
-        let up = [SqlState::TOO_MANY_CONNECTIONS, SqlState::UNDEFINED_DATABASE];
-        if up.contains(code) || code.code().starts_with("28") {
-            return Verdict::Accepts;
+        match code.code().get(..2) {
+            // It counts its clients, knows no such user or database: it is up.
+            Some("53" | "28" | "3D" | "55") => Verdict::Accepts,
+            // Shut down or cancelled meanwhile.
+            Some("57") => Verdict::NotYet,
+            // A library that every session needs is missing, for example.
+            Some(_) | None => Verdict::Broken,
         }
-        Verdict::Broken
     }
 }
 

@@ -37,6 +37,9 @@ const FIRST_PAUSE: Duration = Duration::from_millis(100);
 const LONGEST_PAUSE: Duration = Duration::from_secs(30);
 /// Pause between two looks at a starting server; also bounds what polling adds to an outage.
 const POLL: Duration = Duration::from_millis(1);
+/// Sessions that must fail before a server counts as one that nobody can use: one may fail for
+/// a reason of its own.
+const MAX_BROKEN: u32 = 4;
 /// How often a fenced instance asks its peers again.
 const FENCED_PAUSE: Duration = Duration::from_secs(10);
 /// How long an immediate shutdown may take before the process is killed.
@@ -102,6 +105,11 @@ impl Supervisor {
     /// Takes the server; the loop does nothing until the guard is gone.
     pub async fn lock(&self) -> MutexGuard<'_, Server> {
         self.server.lock().await
+    }
+
+    /// Waits until the instance is told to stop.
+    pub async fn stopping(&self) {
+        self.stopping.cancelled().await;
     }
 
     /// Makes the loop look now.
@@ -272,6 +280,7 @@ impl Supervisor {
         within: Option<Duration>,
     ) -> Result<Accepting, String> {
         let until = within.map(|within| Instant::now() + within);
+        let mut broken = 0;
         loop {
             if process.has_exited() {
                 return Err(said(process));
@@ -281,7 +290,8 @@ impl Supervisor {
                 match self.connects().await {
                     Ok(Some(accepting)) => return Ok(accepting),
                     Ok(None) => {}
-                    Err(words) => return Err(words),
+                    Err(words) if broken >= MAX_BROKEN => return Err(words),
+                    Err(_) => broken += 1,
                 }
             }
             if until.is_some_and(|until| Instant::now() >= until) {
@@ -335,10 +345,14 @@ impl Supervisor {
 
     /// Whether this is a former primary, by the timelines of its peers.
     pub async fn fenced(&self) -> Option<ServerState> {
-        if self.options.is_standby() {
+        let state = self.store.state();
+        // A database that has never run has no history which anybody could be ahead of.
+        if self.options.is_standby()
+            || (state.filled_by.is_some() && state.sets.last_started.is_none())
+        {
             return None;
         }
-        peers::ahead(&self.options, &self.store.state())
+        peers::ahead(&self.options, &state)
             .await
             .map(|ahead| ServerState::Fenced { peer: ahead.pod, timeline: ahead.timeline })
     }
@@ -349,6 +363,11 @@ impl Server {
     #[must_use]
     pub fn running(&self) -> Option<Arc<Postmaster>> {
         self.process.clone().filter(|process| !process.has_exited())
+    }
+
+    /// What failed before says nothing about the set that is stored now.
+    pub fn forget_failures(&mut self) {
+        self.failures = 0;
     }
 
     fn is(&self, process: &Arc<Postmaster>) -> bool {

@@ -4,6 +4,7 @@
 //! the length. Leaves the whole log to the container's log.
 
 use super::protocol::MAX_WORDS;
+use crate::pgconf::tiers::{HIDDEN, is_sensitive};
 
 /// Levels that say why something failed.
 const LEVELS: [&str; 7] = ["FATAL:", "PANIC:", "ERROR:", "DETAIL:", "HINT:", "CONTEXT:", "LOG:"];
@@ -24,18 +25,6 @@ const TELLING: [&str; 14] = [
     "terminating any other",
     "server process",
     "must be",
-];
-
-/// Parameters whose values are commands or connections and may hold passwords.
-const SENSITIVE: [&str; 8] = [
-    "primary_conninfo",
-    "ssl_passphrase_command",
-    "archive_command",
-    "restore_command",
-    "archive_cleanup_command",
-    "recovery_end_command",
-    "krb_server_keyfile",
-    "password",
 ];
 
 /// The lines that say why, masked and capped; if none does, the last few.
@@ -76,28 +65,25 @@ fn telling(line: &str) -> Option<String> {
     (!chat && !early).then(|| mask(rest))
 }
 
-/// Replaces every quoted text after the name of a sensitive parameter, and `password=…` anywhere.
+/// Hides everything that follows the name of a sensitive parameter, from the first quote or equals
+/// sign on: `password=…`, `parameter "archive_command" changed to "…"`.
 fn mask(line: &str) -> String {
-    let lower = line.to_ascii_lowercase();
-    let Some((at, name)) = SENSITIVE
-        .iter()
-        .filter_map(|name| Some((lower.find(name)?, *name)))
-        .min_by_key(|(at, _)| *at)
-    else {
-        return line.to_owned();
-    };
-    let (head, tail) = line.split_at(at + name.len());
-    let mut masked = head.to_owned();
-    // The name itself may stand between quotes; what follows its closing quote may not be shown.
-    let tail = tail.strip_prefix('"').inspect(|_| masked.push('"')).unwrap_or(tail);
-    match tail.find(['"', '\'', '=']) {
-        Some(value) => {
-            masked.push_str(&tail[..value]);
-            masked.push_str("[hidden]");
+    let is_word = |c: char| c.is_ascii_alphanumeric() || c == '_' || c == '.';
+    let mut at = 0;
+    for word in line.split(|c| !is_word(c)) {
+        let after = at + word.len();
+        if is_sensitive(word) {
+            // The name itself may stand between quotes.
+            let value = after + usize::from(line[after..].starts_with('"'));
+            return match line[value..].find(['"', '\'', '=']) {
+                Some(found) => format!("{}{HIDDEN}", &line[..value + found]),
+                None => line.to_owned(),
+            };
         }
-        None => masked.push_str(tail),
+        // What separates words here may be longer than a byte.
+        at = after + line[after..].chars().next().map_or(0, char::len_utf8);
     }
-    masked
+    line.to_owned()
 }
 
 fn cap(mut text: String) -> String {
@@ -148,12 +134,13 @@ mod tests {
     fn secrets_are_masked_and_length_is_capped() {
         check(
             "LOG:  parameter \"archive_command\" changed to \"curl -u me:secret\"",
-            "LOG:  parameter \"archive_command\" changed to [hidden]",
+            "LOG:  parameter \"archive_command\" changed to (hidden)",
         );
         check(
             "FATAL:  could not connect: invalid option password=secret host=x",
-            "FATAL:  could not connect: invalid option password[hidden]",
+            "FATAL:  could not connect: invalid option password(hidden)",
         );
+        check("FATAL:  ä \"primary_conninfo\": 'x'", "FATAL:  ä \"primary_conninfo\": (hidden)");
         let long = format!("FATAL:  {}", "ä".repeat(MAX_WORDS));
         assert!(pick([long.as_str()]).len() <= MAX_WORDS);
     }

@@ -24,6 +24,8 @@ pub struct Member {
     pub hosts: Vec<String>,
     /// The pod's condition `Ready`.
     pub ready: bool,
+    /// The pod is being deleted.
+    pub ending: bool,
     /// The role that its label states.
     pub label: Option<String>,
     /// What keeps its containers from running, in the node's words.
@@ -96,6 +98,7 @@ impl Member {
             address: None,
             hosts: Vec::new(),
             ready: false,
+            ending: false,
             label: None,
             waiting: None,
             node,
@@ -113,8 +116,9 @@ impl Member {
         // and no controller is there to say so.
         let hosts = address.as_ref().map(|ip| vec![ip.clone(), format!("{name}.{domain}")]);
         let waiting = waiting(pod);
+        let ending = pod.metadata.deletion_timestamp.is_some();
         let node = match (&waiting, &address) {
-            _ if pod.metadata.deletion_timestamp.is_some() => unknown("its pod is being deleted"),
+            _ if ending => unknown("its pod is being deleted"),
             (Some(waiting), _) => Node::Unknown(waiting.to_string()),
             (None, None) => unknown("its pod has no address yet"),
             (None, Some(_)) => unknown("its instance was not asked yet"),
@@ -125,11 +129,17 @@ impl Member {
             address,
             hosts: hosts.unwrap_or_default(),
             ready: is_ready(pod),
+            ending,
             label: pod.metadata.labels.as_ref().and_then(|l| l.get(labels::ROLE)).cloned(),
             waiting,
             node,
             pod: name,
         }
+    }
+
+    /// Whether there may be an instance that answers.
+    pub fn may_be_asked(&self) -> bool {
+        self.address.is_some() && self.waiting.is_none() && !self.ending
     }
 
     /// What it holds, when that is known and there is something.

@@ -370,7 +370,7 @@ mod tests {
 
     #[test]
     fn roles_come_from_servers_and_the_higher_timeline_wins() {
-        check("P1 P2 S", Some("db-0"), "lead db-1");
+        check("P1 P2 S", Some("db-0"), "lead db-1; follow db-2 host-1");
         check("F1 P2 S", Some("db-0"), "lead db-1");
         check("P1 P1 S", Some("db-0"), "lead db-0; held SeveralPrimaries");
         check("P1 P1 S", None, "held SeveralPrimaries");

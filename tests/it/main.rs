@@ -1,8 +1,13 @@
 //! The one test binary: linking is most of a test build, and shared fixtures stay in one place.
 
+mod api_server;
 mod deploy;
+mod fixture;
 mod instance;
 mod pgconf_oracle;
 mod postgres;
 mod simulate;
+mod scenarios;
+mod provision;
+mod sandbox;
 mod tidy;

@@ -64,6 +64,9 @@ async fn dispatch(state: &Arc<State>, route: &Route, request: &Request) -> Resul
         Route::Resources { group, version } => {
             found(state.read(|store| discovery::resources(store, group, version)))
         }
+        Route::OpenApi2 if request.header(header::ACCEPT).contains(OPENAPI_2) => {
+            Ok(reply::typed(200, OPENAPI_2_REPLY, openapi::stub_protobuf()))
+        }
         Route::OpenApi2 => Ok(reply::json(200, &openapi::stub())),
         Route::OpenApi3 => Ok(reply::json(200, &state.read(openapi::index))),
         Route::OpenApi3Group { group, version } => {
@@ -75,6 +78,11 @@ async fn dispatch(state: &Arc<State>, route: &Route, request: &Request) -> Resul
 }
 
 const AGGREGATED: &str = "application/json;g=apidiscovery.k8s.io;v=v2;as=APIGroupDiscoveryList";
+
+const OPENAPI_2: &str = "application/com.github.proto-openapi.spec.v2@v1.0+protobuf";
+
+/// The same in a form that Go's parser of media types takes.
+const OPENAPI_2_REPLY: &str = "application/com.github.proto-openapi.spec.v2.v1.0+protobuf";
 
 async fn resource_reply(
     state: &Arc<State>,

@@ -7,6 +7,7 @@
 //! | `tls.rs` | certificate, authority, token |
 //! | `state.rs`, `journal.rs` | the store behind a lock; what it said, on disk |
 //! | `route.rs`, `request.rs` | paths, queries, bodies |
+//! | `protobuf.rs` | what kubectl sends unasked |
 //! | `handle.rs` | from a route to a reply |
 //! | `reply.rs`, `watch.rs`, `table/` | objects, lists, watches, and how kubectl shows them |
 //! | `discovery.rs`, `openapi.rs` | what there is |
@@ -21,6 +22,7 @@ mod handle;
 mod journal;
 mod log;
 mod openapi;
+mod protobuf;
 mod reply;
 mod request;
 mod route;

@@ -58,12 +58,38 @@ pub fn document(store: &Store, group: &str, version: &str) -> Option<Value> {
     }))
 }
 
-/// `/openapi/v2`.
+/// `/openapi/v2` as JSON.
 pub fn stub() -> Value {
     json!({
         "swagger": "2.0", "info": {"title": "pgitops sandbox", "version": "v1.36.0"},
         "paths": {}, "definitions": {},
     })
+}
+
+/// `/openapi/v2` as protobuf: one operation. kubectl looks here for a kind that version 3 does not
+/// have (a custom resource whose definition is not there yet), and only for whether a patch of a
+/// Namespace knows `fieldValidation`.
+pub fn stub_protobuf() -> Vec<u8> {
+    let field = |number: u8, content: &[u8]| {
+        let mut out = vec![number << 3 | 2];
+        let mut length = content.len();
+        while length > 0x7f {
+            out.push((length & 0x7f) as u8 | 0x80);
+            length >>= 7;
+        }
+        out.push(length as u8);
+        out.extend_from_slice(content);
+        out
+    };
+    let both = |a: Vec<u8>, b: Vec<u8>| [a, b].concat();
+    // Field numbers of gnostic's OpenAPIv2.proto, from the innermost message outwards.
+    let query = both(field(2, b"query"), field(4, b"fieldValidation"));
+    let parameter = field(1, &field(2, &field(3, &query)));
+    let kind = b"group: \"\"\nkind: Namespace\nversion: v1\n";
+    let extension = both(field(1, b"x-kubernetes-group-version-kind"), field(2, &field(2, kind)));
+    let operation = both(field(8, &parameter), field(13, &extension));
+    let path = both(field(1, b"/api/v1/namespaces/{name}"), field(2, &field(8, &operation)));
+    both(field(1, b"2.0"), field(8, &field(2, &path)))
 }
 
 fn schema(kind: &Kind, wanted: &mut BTreeSet<String>) -> (String, Value) {

@@ -1,5 +1,6 @@
 //! What a request says: query, headers, body.
 
+use super::protobuf;
 use crate::sandbox::store::{
     Validation,
     delete::{Deletion, Dependents},
@@ -127,9 +128,7 @@ impl Request {
     pub fn object(&self) -> Result<Value, Refusal> {
         let content = self.header(header::CONTENT_TYPE);
         if content.contains("protobuf") {
-            return Err(Refusal::unsupported_media_type(
-                "the sandbox speaks JSON and YAML, not protobuf",
-            ));
+            return protobuf::decode(&self.body);
         }
         parse(&self.body, content.contains("yaml"))
     }
@@ -204,7 +203,7 @@ impl Request {
         if self.method != Method::DELETE && !self.path.ends_with("/eviction") {
             return Value::Null;
         }
-        let body: Value = serde_json::from_slice(&self.body).unwrap_or_default();
+        let body = self.object().unwrap_or_default();
         match body.get("deleteOptions") {
             Some(options) => options.clone(),
             None => body,

@@ -1,8 +1,12 @@
 //! The built-in kinds, their schemas made from the Kubernetes types, and how their lists merge.
 //!
-//! The types carry no merge keys; the two tables at the end add them. They are taken from the
-//! `x-kubernetes-*` extensions of Kubernetes' own OpenAPI document.
+//! The types carry neither merge keys nor defaults; `built_in/tables.rs` adds them.
 
+mod tables;
+
+use self::tables::{
+    ATOMIC, ATOMIC_FIELDS, CORE_EVENT_FIELDS, DEFAULTS, EVENT_FIELDS, LISTS, POD_FIELDS,
+};
 use super::{
     kinds::{Kind, Scale},
     refusal::qualified,
@@ -218,134 +222,45 @@ fn point_references(node: &mut Value) {
 /// Adds what the types do not carry.
 fn extend(definitions: &mut Map<String, Value>) {
     for (name, definition) in definitions.iter_mut() {
-        let short = name.rsplit('.').next().unwrap_or(name);
+        let short = name.rsplit('.').next().unwrap_or(name).to_owned();
         if short == "Quantity" {
             definition["x-quantity"] = json!(true);
         }
-        if ATOMIC.contains(&short) {
+        // Any JSON: `FieldsV1`, `JSON`, `JSONSchemaPropsOrBool` and their like. (The types call
+        // some of them objects, which they are not.)
+        let kept = ["properties", "additionalProperties", "x-kubernetes-int-or-string"];
+        let any = kept.iter().all(|keyword| definition.get(*keyword).is_none());
+        if any && (definition.get("type").is_none() || definition["type"] == "object") {
+            *definition = json!({"x-kubernetes-preserve-unknown-fields": true});
+        }
+        if ATOMIC.contains(&short.as_str()) {
             definition["x-kubernetes-map-type"] = json!("atomic");
         }
-        for (of, field, keys, merge_key) in LISTS {
-            if *of == short
-                && let Some(list) = definition.pointer_mut(&format!("/properties/{field}"))
+        let mut field = |of: &str, field: &str, extend: &mut dyn FnMut(&mut Value)| {
+            if of == short
+                && let Some(property) = definition.pointer_mut(&format!("/properties/{field}"))
             {
-                list["x-kubernetes-list-type"] = json!(if keys.is_empty() { "set" } else { "map" });
-                list["x-kubernetes-patch-strategy"] = json!("merge");
-                if !keys.is_empty() {
-                    list["x-kubernetes-list-map-keys"] = json!(keys);
-                    list["x-kubernetes-patch-merge-key"] = json!(merge_key);
-                }
+                extend(property);
             }
+        };
+        for (of, name, keys, merge_key) in LISTS {
+            field(of, name, &mut |list| merge_by(list, keys, merge_key));
         }
-        for (of, field) in ATOMIC_FIELDS {
-            if *of == short
-                && let Some(map) = definition.pointer_mut(&format!("/properties/{field}"))
-            {
-                map["x-kubernetes-map-type"] = json!("atomic");
-            }
+        for (of, name) in ATOMIC_FIELDS {
+            field(of, name, &mut |map| map["x-kubernetes-map-type"] = json!("atomic"));
+        }
+        for (of, name, default) in DEFAULTS {
+            let default: Value = serde_json::from_str(default).unwrap_or_default();
+            field(of, name, &mut |property| property["default"] = default.clone());
         }
     }
 }
 
-const POD_FIELDS: &[&str] = &[
-    "spec.nodeName",
-    "spec.restartPolicy",
-    "spec.schedulerName",
-    "spec.serviceAccountName",
-    "spec.hostNetwork",
-    "status.phase",
-    "status.podIP",
-    "status.nominatedNodeName",
-];
-
-const CORE_EVENT_FIELDS: &[&str] = &[
-    "involvedObject.kind",
-    "involvedObject.namespace",
-    "involvedObject.name",
-    "involvedObject.uid",
-    "involvedObject.apiVersion",
-    "involvedObject.resourceVersion",
-    "involvedObject.fieldPath",
-    "reason",
-    "reportingComponent",
-    "source",
-    "type",
-];
-
-const EVENT_FIELDS: &[&str] = &[
-    "regarding.kind",
-    "regarding.namespace",
-    "regarding.name",
-    "regarding.uid",
-    "regarding.apiVersion",
-    "regarding.resourceVersion",
-    "regarding.fieldPath",
-    "reason",
-    "reportingController",
-    "type",
-];
-
-/// Definitions that server-side apply replaces as a whole.
-const ATOMIC: &[&str] = &[
-    "LabelSelector",
-    "ObjectReference",
-    "LocalObjectReference",
-    "TypedLocalObjectReference",
-    "OwnerReference",
-    "SecretReference",
-    "SecretKeySelector",
-    "ConfigMapKeySelector",
-    "ObjectFieldSelector",
-    "ResourceFieldSelector",
-    "NodeSelector",
-    "NodeSelectorTerm",
-    "ScopeSelector",
-    "RoleRef",
-    "Subject",
-    "TopologySelectorTerm",
-];
-
-/// Single fields that server-side apply replaces as a whole.
-const ATOMIC_FIELDS: &[(&str, &str)] = &[("ServiceSpec", "selector"), ("PodSpec", "nodeSelector")];
-
-/// Lists that merge: definition, field, keys for server-side apply (none: a set), key for a
-/// strategic merge patch.
-#[rustfmt::skip]
-const LISTS: &[(&str, &str, &[&str], &str)] = &[
-    ("ObjectMeta", "ownerReferences", &["uid"], "uid"),
-    ("ObjectMeta", "finalizers", &[], ""),
-    ("PodSpec", "containers", &["name"], "name"),
-    ("PodSpec", "initContainers", &["name"], "name"),
-    ("PodSpec", "ephemeralContainers", &["name"], "name"),
-    ("PodSpec", "volumes", &["name"], "name"),
-    ("PodSpec", "imagePullSecrets", &["name"], "name"),
-    ("PodSpec", "hostAliases", &["ip"], "ip"),
-    ("PodSpec", "topologySpreadConstraints", &["topologyKey", "whenUnsatisfiable"], "topologyKey"),
-    ("PodSpec", "resourceClaims", &["name"], "name"),
-    ("PodSpec", "schedulingGates", &["name"], "name"),
-    ("Container", "env", &["name"], "name"),
-    ("Container", "ports", &["containerPort", "protocol"], "containerPort"),
-    ("Container", "volumeMounts", &["mountPath"], "mountPath"),
-    ("Container", "volumeDevices", &["devicePath"], "devicePath"),
-    ("EphemeralContainer", "env", &["name"], "name"),
-    ("EphemeralContainer", "ports", &["containerPort", "protocol"], "containerPort"),
-    ("EphemeralContainer", "volumeMounts", &["mountPath"], "mountPath"),
-    ("EphemeralContainer", "volumeDevices", &["devicePath"], "devicePath"),
-    ("ResourceRequirements", "claims", &["name"], "name"),
-    ("PodStatus", "conditions", &["type"], "type"),
-    ("PodStatus", "podIPs", &["ip"], "ip"),
-    ("PodStatus", "hostIPs", &["ip"], "ip"),
-    ("PodStatus", "resourceClaimStatuses", &["name"], "name"),
-    ("ServiceSpec", "ports", &["port", "protocol"], "port"),
-    ("ServiceStatus", "conditions", &["type"], "type"),
-    ("ServiceAccount", "secrets", &["name"], "name"),
-    ("NamespaceStatus", "conditions", &["type"], "type"),
-    ("NodeSpec", "podCIDRs", &[], ""),
-    ("NodeStatus", "addresses", &["type"], "type"),
-    ("NodeStatus", "conditions", &["type"], "type"),
-    ("PersistentVolumeClaimStatus", "conditions", &["type"], "type"),
-    ("StatefulSetStatus", "conditions", &["type"], "type"),
-    ("DeploymentStatus", "conditions", &["type"], "type"),
-    ("PodDisruptionBudgetStatus", "conditions", &["type"], "type"),
-    ("CustomResourceDefinitionStatus", "conditions", &["type"], "type"),
-];
+fn merge_by(list: &mut Value, keys: &[&str], merge_key: &str) {
+    list["x-kubernetes-list-type"] = json!(if keys.is_empty() { "set" } else { "map" });
+    list["x-kubernetes-patch-strategy"] = json!("merge");
+    if !keys.is_empty() {
+        list["x-kubernetes-list-map-keys"] = json!(keys);
+        list["x-kubernetes-patch-merge-key"] = json!(merge_key);
+    }
+}

@@ -200,7 +200,7 @@ impl Store {
             }
             None => {
                 let writer = target.writer(by, false);
-                managers::record_update(None, &mut object, &writer, shape);
+                managers::record_update(None, &mut object, &writer, kind);
             }
         }
         let key = kind.key(target.namespace, metadata::name(&object));
@@ -230,7 +230,7 @@ impl Store {
         self.judge(target, Some(old), &new)?;
         if ownership == Ownership::Update {
             let writer = target.writer(by, false);
-            managers::record_update(Some(old), &mut new, &writer, kind.schema.shape());
+            managers::record_update(Some(old), &mut new, &writer, kind);
         }
         if new == **old {
             return Ok(Written { object: Arc::clone(old), created: false, warnings });

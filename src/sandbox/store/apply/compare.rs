@@ -102,29 +102,34 @@ fn compare_lists(old: &[Value], new: &[Value], shape: Shape<'_>) -> Difference {
     if kind == ListKind::Atomic {
         return Difference { modified: Fields::leaf(), ..Difference::default() };
     }
-    let (old, new) = (by_element(old, &kind), by_element(new, &kind));
+    let items = shape.items();
+    let (old, new) = (by_element(old, &kind, items), by_element(new, &kind, items));
     let mut difference = Difference::default();
     let elements: BTreeSet<&String> = old.keys().chain(new.keys()).collect();
     for element in elements {
-        let below = compare(old.get(element).copied(), new.get(element).copied(), shape.items());
+        let below = compare(old.get(element).copied(), new.get(element).copied(), items);
         difference.put(element.clone(), below);
     }
     difference
 }
 
 /// The elements of a list by their path elements; of doubled ones the first counts.
-pub fn by_element<'a>(list: &'a [Value], kind: &ListKind<'_>) -> BTreeMap<String, &'a Value> {
+pub fn by_element<'a>(
+    list: &'a [Value],
+    kind: &ListKind<'_>,
+    items: Shape<'_>,
+) -> BTreeMap<String, &'a Value> {
     let mut elements = BTreeMap::new();
     for item in list {
-        elements.entry(element_of(item, kind)).or_insert(item);
+        elements.entry(element_of(item, kind, items)).or_insert(item);
     }
     elements
 }
 
 /// The path element of one element of a list that is a set or a map.
-pub fn element_of(item: &Value, kind: &ListKind<'_>) -> String {
+pub fn element_of(item: &Value, kind: &ListKind<'_>, items: Shape<'_>) -> String {
     match kind {
-        ListKind::Map(keys) => keyed(item, keys),
+        ListKind::Map(keys) => keyed(item, keys, items),
         ListKind::Set | ListKind::Atomic => valued(item),
     }
 }
@@ -159,7 +164,7 @@ fn claim(value: &Value, shape: Shape<'_>) -> Fields {
         Value::Array(list) if !list.is_empty() && shape.list_kind() != ListKind::Atomic => {
             let kind = shape.list_kind();
             let mut fields = Fields::default();
-            for (element, item) in by_element(list, &kind) {
+            for (element, item) in by_element(list, &kind, shape.items()) {
                 let mut below = claim(item, shape.items());
                 below.here = true;
                 fields.put(element, below);
@@ -181,7 +186,7 @@ fn leaves(value: &Value, shape: Shape<'_>) -> Fields {
         }
         Value::Array(list) if shape.list_kind() != ListKind::Atomic => {
             let mut fields = Fields::default();
-            for (element, item) in by_element(list, &shape.list_kind()) {
+            for (element, item) in by_element(list, &shape.list_kind(), shape.items()) {
                 fields.put(element, every(item, shape.items()));
             }
             fields

@@ -3,6 +3,7 @@
 //!
 //! Leaves what an element's keys are to `Shape`.
 
+use crate::sandbox::store::shape::Shape;
 use serde_json::{Map, Value};
 use std::collections::BTreeMap;
 
@@ -141,11 +142,12 @@ pub fn field(name: &str) -> String {
     format!("f:{name}")
 }
 
-/// The path element of a list's element by its keys; keys that are absent are left out.
-pub fn keyed(item: &Value, keys: &[&str]) -> String {
+/// The path element of a list's element by its keys. A key that is absent has its default; one
+/// without a default is left out.
+pub fn keyed(item: &Value, keys: &[&str], shape: Shape<'_>) -> String {
     let mut found: BTreeMap<&str, &Value> = BTreeMap::new();
     for key in keys {
-        if let Some(value) = item.get(*key) {
+        if let Some(value) = item.get(*key).or_else(|| shape.field(key).get("default")) {
             found.insert(key, value);
         }
     }

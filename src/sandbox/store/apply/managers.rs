@@ -11,6 +11,7 @@ use super::{
     merge::{merged, pruned},
 };
 use crate::sandbox::store::{
+    kinds::Kind,
     refusal::{Cause, Refusal},
     shape::Shape,
 };
@@ -107,11 +108,13 @@ pub fn write(object: &mut Value, mut managers: Vec<Manager>) {
 }
 
 /// Records an update of `old` (`None`: a creation) to `new` by `writer`, whose fields are ignored.
-pub fn record_update(old: Option<&Value>, new: &mut Value, writer: &Manager, shape: Shape<'_>) {
+pub fn record_update(old: Option<&Value>, new: &mut Value, writer: &Manager, kind: &Kind) {
     let nothing = json!({});
+    let shape = kind.schema.shape();
     let difference = Difference::between(old.unwrap_or(&nothing), new, shape);
     let mut managers = old.map(read).unwrap_or_default();
-    let changed = without_plain_structs(difference.changed());
+    let plain = if kind.is_custom() { &PLAIN_STRUCTS[..1] } else { PLAIN_STRUCTS };
+    let changed = without(difference.changed(), plain);
     for other in managers.iter_mut() {
         other.fields = other.fields.without(&difference.removed);
         if !other.is(writer) {
@@ -130,9 +133,9 @@ pub fn record_update(old: Option<&Value>, new: &mut Value, writer: &Manager, sha
     write(new, managers);
 }
 
-/// Containers that every object of a built-in type has are not owned themselves.
-fn without_plain_structs(mut fields: Fields) -> Fields {
-    for path in PLAIN_STRUCTS {
+/// Takes single places out of a set, not what lies below them.
+fn without(mut fields: Fields, places: &[&[&str]]) -> Fields {
+    for path in places {
         let mut here = Some(&mut fields);
         for element in *path {
             here = here.and_then(|f| f.below.get_mut(*element));
@@ -146,13 +149,19 @@ fn without_plain_structs(mut fields: Fields) -> Fields {
     fields
 }
 
+/// Containers that every object of a type has are not owned themselves; the first is one for
+/// custom resources too.
 const PLAIN_STRUCTS: &[&[&str]] = &[
     &["f:metadata"],
+    &["f:spec"],
+    &["f:status"],
     &["f:spec", "f:containers"],
     &["f:spec", "f:template"],
     &["f:spec", "f:template", "f:metadata"],
     &["f:spec", "f:template", "f:spec"],
     &["f:spec", "f:template", "f:spec", "f:containers"],
+    &["f:spec", "f:updateStrategy"],
+    &["f:spec", "f:strategy"],
 ];
 
 /// What an apply makes of `live`: the new object with its managers, or the conflict.

@@ -31,11 +31,12 @@ pub fn merged(live: &Value, config: &Value, shape: Shape<'_>) -> Value {
 /// The order of the live list stays; new elements come last.
 fn merged_list(live: &[Value], config: &[Value], shape: Shape<'_>) -> Vec<Value> {
     let kind = shape.list_kind();
+    let items = shape.items();
     let mut out = live.to_vec();
     for item in config {
-        let element = element_of(item, &kind);
-        match out.iter_mut().find(|old| element_of(old, &kind) == element) {
-            Some(old) => *old = merged(old, item, shape.items()),
+        let element = element_of(item, &kind, items);
+        match out.iter_mut().find(|old| element_of(old, &kind, items) == element) {
+            Some(old) => *old = merged(old, item, items),
             None => out.push(item.clone()),
         }
     }
@@ -59,7 +60,7 @@ pub fn pruned(object: &Value, gone: &Fields, kept: &Fields, shape: Shape<'_>) ->
         Value::Array(list) if shape.list_kind() != ListKind::Atomic => {
             let kind = shape.list_kind();
             let left = list.iter().filter_map(|item| {
-                let element = element_of(item, &kind);
+                let element = element_of(item, &kind, shape.items());
                 prune_place(item, &element, gone, kept, shape.items())
             });
             Value::Array(left.collect())

@@ -80,3 +80,9 @@ pub fn may_be_deleted(kind: &Kind, object: &Value) -> Result<(), Refusal> {
 fn kind_of(kind: &Kind) -> &str {
     if kind.is_custom() { "" } else { &kind.kind }
 }
+
+/// The elements of a list below an object, to be changed; none if there is no such list. (Indexing
+/// a value to be changed would make the field.)
+fn each<'a>(object: &'a mut Value, field: &str) -> impl Iterator<Item = &'a mut Value> {
+    object.get_mut(field).and_then(Value::as_array_mut).into_iter().flatten()
+}

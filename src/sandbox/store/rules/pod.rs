@@ -1,11 +1,14 @@
 //! Pods: the values the server fills in, what may change, and the grace of a deletion.
 
+use super::each;
 use crate::sandbox::store::{kinds::Kind, metadata, refusal::Cause};
 use serde_json::{Value, json};
 
 /// Fills in what depends on other fields; plain defaults are in the schema.
 pub fn prepare(old: Option<&Value>, pod: &mut Value) {
-    template(&mut pod["spec"]);
+    if let Some(spec) = pod.get_mut("spec") {
+        template(spec);
+    }
     if old.is_none() {
         pod["status"] = json!({"phase": "Pending", "qosClass": quality(&pod["spec"])});
     }
@@ -20,7 +23,7 @@ pub fn template(spec: &mut Value) {
         spec["serviceAccount"] = json!(account);
     }
     for list in ["containers", "initContainers"] {
-        for container in spec[list].as_array_mut().into_iter().flatten() {
+        for container in each(spec, list) {
             let image = container["image"].as_str().unwrap_or_default();
             let latest = match image.rsplit('/').next().and_then(|i| i.split_once(':')) {
                 Some((_, tag)) => tag == "latest",
@@ -61,7 +64,7 @@ pub fn judge(old: Option<&Value>, new: &Value) -> Vec<Cause> {
     let fixed = |pod: &Value| {
         let mut spec = pod["spec"].clone();
         for list in ["containers", "initContainers"] {
-            for container in spec[list].as_array_mut().into_iter().flatten() {
+            for container in each(&mut spec, list) {
                 container["image"] = Value::Null;
                 container["imagePullPolicy"] = Value::Null;
             }

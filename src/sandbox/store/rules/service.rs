@@ -1,5 +1,6 @@
 //! Services: an address for each, of a range that nothing listens on.
 
+use super::each;
 use crate::sandbox::store::Store;
 use serde_json::{Value, json};
 use std::collections::BTreeSet;
@@ -16,7 +17,7 @@ pub fn prepare(store: &Store, old: Option<&Value>, service: &mut Value) {
             }
         }
     }
-    for port in service["spec"]["ports"].as_array_mut().into_iter().flatten() {
+    for port in each(&mut service["spec"], "ports") {
         if port["targetPort"].is_null() {
             port["targetPort"] = port["port"].clone();
         }

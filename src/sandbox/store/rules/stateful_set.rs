@@ -1,17 +1,22 @@
 //! StatefulSets: what may not change after creation.
 
-use super::pod;
+use super::{each, pod};
 use crate::sandbox::store::{refusal::Cause, selector::label_selector_selects};
 use serde_json::{Value, json};
 
 /// Fills in what depends on other fields.
 pub fn prepare(set: &mut Value) {
-    pod::template(&mut set["spec"]["template"]["spec"]);
-    let rolling = set["spec"]["updateStrategy"]["type"] == "RollingUpdate";
-    if rolling && set["spec"]["updateStrategy"]["rollingUpdate"].is_null() {
-        set["spec"]["updateStrategy"]["rollingUpdate"] = json!({"partition": 0});
+    if let Some(spec) = set.pointer_mut("/spec/template/spec") {
+        pod::template(spec);
     }
-    for claim in set["spec"]["volumeClaimTemplates"].as_array_mut().into_iter().flatten() {
+    let Some(spec) = set.get_mut("spec") else { return };
+    if let Some(strategy) = spec.get_mut("updateStrategy")
+        && strategy["type"] == "RollingUpdate"
+        && strategy.get("rollingUpdate").is_none()
+    {
+        strategy["rollingUpdate"] = json!({"partition": 0});
+    }
+    for claim in each(spec, "volumeClaimTemplates") {
         claim["apiVersion"] = json!("v1");
         claim["kind"] = json!("PersistentVolumeClaim");
         if claim["status"].is_null() {

@@ -7,9 +7,11 @@ use serde_json::Value;
 pub fn fill(value: &mut Value, shape: Shape<'_>) {
     match value {
         Value::Object(map) => {
-            for (name, _) in shape.properties().into_iter().flatten() {
+            for (name, property) in shape.properties().into_iter().flatten() {
                 let below = shape.field(name);
-                let Some(default) = below.get("default") else { continue };
+                // A default may stand beside a reference or in what it points to.
+                let default = property.get("default").or_else(|| below.get("default"));
+                let Some(default) = default else { continue };
                 let absent = match map.get(name) {
                     None => true,
                     Some(value) => value.is_null() && !below.is_nullable(),
