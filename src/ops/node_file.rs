@@ -98,8 +98,9 @@ impl Target {
     /// The files of a node that must not start below `floor`.
     pub fn files(&self, server: &Server, floor: &Five, extras: &[Extra]) -> Files {
         let mut candidate = self.settings.clone();
+        let five = self.five(server);
         for (name, least) in floor {
-            let wanted = self.five(server).get(name).copied();
+            let wanted = five.get(name).copied();
             if wanted.is_some_and(|wanted| wanted < *least) {
                 put(&mut candidate, name, &least.to_string());
             }

@@ -4,12 +4,12 @@ use std::collections::BTreeMap;
 
 use crate::ops::admit::{self, Admission, Plan};
 use crate::ops::journal::Journal;
-use crate::ops::node_file::{self, Target};
+use crate::ops::node_file::Target;
 use crate::ops::proof::{self, Verdict};
 use crate::ops::seen::{self, Seen};
 use crate::ops::status;
 use crate::ops::step::{Awaited, Step, Trial};
-use crate::pgconf::{Settings, tiers};
+use crate::pgconf::{Class, Name, Settings, tiers};
 
 use super::course::{Course, course};
 use super::{Current, is_overdue, is_proven, report, resume, roll_back};
@@ -178,25 +178,38 @@ fn overdue(seen: &Seen, current: &Current<'_>, journal: &Journal) -> String {
 /// 9. After the proof: the file for new nodes, resume, the end.
 fn finish(seen: &Seen, current: &Current<'_>, journal: &Journal) -> Step {
     let Current { database, request, paused, now, .. } = *current;
-    if let Some(step) = paused.then(|| seal(seen, journal)).flatten() {
-        return step;
+    if !paused {
+        return match request {
+            Some(request) => Step::Conclude(status::successful(request, now)),
+            None => Step::Nothing,
+        };
     }
-    if paused {
-        return resume(database);
-    }
-    match request {
-        Some(request) => Step::Conclude(status::successful(request, now)),
-        None => Step::Nothing,
-    }
+    let Some(file) = seal(seen, current, journal) else {
+        let what = "the primary, to see what it runs with".to_owned();
+        return Step::Wait { what, on: Awaited::Servers };
+    };
+    let written = super::write_operator(seen, &journal.after.custom.inline, &file);
+    written.unwrap_or_else(|| resume(database))
 }
 
 /// What new nodes begin with from now on: the target, but with what waits for a restart at the
-/// value that the primary runs with.
-fn seal(seen: &Seen, journal: &Journal) -> Option<Step> {
+/// value that the primary runs with. Where the primary does not come back in time, what was in
+/// force stands for that, unless servers were restarted.
+fn seal(seen: &Seen, current: &Current<'_>, journal: &Journal) -> Option<String> {
     let target = Target::of(journal, seen.catalogue());
-    let file = match seen.primary().filter(|(_, server)| server.is_running()) {
-        Some((_, server)) => target.files(server, &BTreeMap::new(), &[]).now.render(),
-        None => node_file::set(&target.settings, target.base).text,
+    if let Some((_, server)) = seen.primary().filter(|(_, server)| server.is_running()) {
+        return Some(target.files(server, &BTreeMap::new(), &[]).now.render());
+    }
+    if !is_overdue(current) {
+        return None;
+    }
+    let status = current.request.and_then(|request| request.status.as_ref());
+    if !status::report(status).restarted.is_empty() {
+        return Some(target.settings.render());
+    }
+    let needs_restart = |name: &Name| match target.catalogue {
+        Some(catalogue) => Class::of(name, catalogue) == Class::Restart,
+        None => true,
     };
-    super::write_operator(seen, &journal.after.custom.inline, &file)
+    Some(target.settings.holding(&target.origin, needs_restart).render())
 }
