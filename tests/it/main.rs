@@ -6,7 +6,7 @@ mod fixture;
 mod instance;
 mod pgconf_oracle;
 mod postgres;
-mod scenarios;
 mod provision;
 mod sandbox;
+mod scenarios;
 mod tidy;
