@@ -1,5 +1,6 @@
 //! The one test binary: linking is most of a test build, and shared fixtures stay in one place.
 
+mod api_server;
 mod deploy;
 mod fixture;
 mod instance;
@@ -7,4 +8,3 @@ mod pgconf_oracle;
 mod postgres;
 mod sandbox;
 mod tidy;
-mod api_server;

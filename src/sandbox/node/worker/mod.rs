@@ -4,9 +4,11 @@
 //! (`start`, `stop`) → tell (`report`). One worker per pod, so nothing about a pod happens twice
 //! at once. Leaves which pods there are to the agent.
 
+mod prepare;
 mod report;
 mod start;
 mod stop;
+mod watcher;
 
 use std::collections::BTreeMap;
 use std::net::Ipv4Addr;
@@ -27,6 +29,9 @@ use super::volumes::{References, references};
 
 /// First and longest wait between two attempts to make a pod's volumes ready.
 const PREPARE_AGAIN: (Duration, Duration) = (Duration::from_millis(100), Duration::from_secs(2));
+
+/// Wait before an image, a configuration or a volume that could not be had is tried again.
+const TRY_AGAIN: Duration = Duration::from_secs(2);
 
 /// News waiting for the loop: a few containers with three probes each never fill it.
 const NEWS: usize = 64;
