@@ -35,7 +35,7 @@ pub async fn load(own: &Supervisor, call: Load, ticket: Ticket) -> Result<Loaded
     let Load { fence: _, set, deadline_ms } = call;
     check(&set)?;
     has_data(own)?;
-    let server = own.lock().await;
+    let mut server = own.lock().await;
     own.store.keep(&set)?;
     let loaded = match server.running() {
         Some(process) if own.state() == ServerState::Running => {
@@ -54,11 +54,12 @@ pub async fn load(own: &Supervisor, call: Load, ticket: Ticket) -> Result<Loaded
         }
         answered(state, &ticket, &loaded);
     })?;
-    drop(server);
-    own.store.prune();
     if loaded == Loaded::Stored {
+        server.forget_failures();
         own.kick();
     }
+    drop(server);
+    own.store.prune();
     Ok(loaded)
 }
 

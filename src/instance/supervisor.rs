@@ -365,6 +365,11 @@ impl Server {
         self.process.clone().filter(|process| !process.has_exited())
     }
 
+    /// What failed before says nothing about the set that is stored now.
+    pub fn forget_failures(&mut self) {
+        self.failures = 0;
+    }
+
     fn is(&self, process: &Arc<Postmaster>) -> bool {
         self.process.as_ref().is_some_and(|own| Arc::ptr_eq(own, process))
     }

@@ -346,6 +346,19 @@ impl Number {
 }
 
 impl Context {
+    /// The word of `pg_settings`.
+    pub fn as_str(self) -> &'static str {
+        match self {
+            Context::Internal => "internal",
+            Context::Postmaster => "postmaster",
+            Context::Sighup => "sighup",
+            Context::SuperuserBackend => "superuser-backend",
+            Context::Backend => "backend",
+            Context::Superuser => "superuser",
+            Context::User => "user",
+        }
+    }
+
     fn parse(text: &str) -> Option<Context> {
         Some(match text {
             "internal" => Context::Internal,

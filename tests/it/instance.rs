@@ -298,6 +298,12 @@ async fn a_database_of_three_is_made_changed_and_fenced() {
     let seen = primary.until("empty", |f| f.state == ServerState::Empty).await;
     assert!(seen.role.is_none() && seen.live.is_none() && seen.version.is_some());
     assert_eq!(primary.refused(&load("early", set(1, ""))).await, Refused::Empty);
+    // A caller that goes away ends nothing; meanwhile everything else is refused.
+    let call = Initialise { fence: fence("initialise"), credentials: credentials() };
+    let late = primary.client.call(&call, Duration::from_millis(50)).await;
+    assert!(matches!(late, Err(Error::Late { .. })), "{late:?}");
+    let busy = primary.refused(&load("early", set(1, ""))).await;
+    assert!(matches!(busy, Refused::Busy { .. }), "{busy:?}");
     initialise(&primary).await;
     let standbys = [database.node(2), database.node(3)];
     for standby in &standbys {
@@ -417,6 +423,13 @@ async fn a_server_that_does_not_start_is_put_back() {
         let started = node.running().await.live.unwrap().started_at;
         assert_eq!(seen.live.unwrap().started_at, started);
     }
+    // Neither starts: down, until a set is stored that does.
+    let answer = node.call(&restart("both", set(8, bad[0].0), set(9, bad[1].0))).await;
+    let Restarted::Down { words, fallback_words } = &answer else { panic!("{answer:?}") };
+    assert!(words.contains(bad[0].1) && fallback_words.contains(bad[1].1), "{answer:?}");
+    assert_eq!(node.call(&load("repaired", set(10, "work_mem = 3MB\n"))).await, Loaded::Stored);
+    node.running().await;
+    assert_eq!(setting(&node, "work_mem").await, "3072");
 }
 
 #[tokio::test(flavor = "multi_thread")]
@@ -490,17 +503,30 @@ async fn a_killed_server_and_a_killed_instance_come_back() {
     assert_eq!(setting(&node, "work_mem").await, "5120");
     ready(&node).await;
 
+    // A file that reloads well and cannot start is found out by the next start, which then takes
+    // the last one that could.
+    let latent = load("latent", set(4, "work_mem = 9MB\nmax_connections = 99999999\n"));
+    assert!(matches!(node.call(&latent).await, Loaded::Loaded { .. }));
+    let before = node.running().await;
+    kill(node.postmaster().unwrap(), Signal::SIGKILL).unwrap();
+    let last = before.sets.last_started.clone();
+    let seen = node.until("fallen back", |f| f.live.is_some() && f.sets.running == last).await;
+    let fallback = seen.last_fallback.unwrap();
+    assert_eq!((fallback.failed, fallback.now), (set(4, "").id, last));
+    assert!(fallback.words.contains("outside the valid range"), "{}", fallback.words);
+    node.call(&load("good again", set(5, "work_mem = 5MB\n"))).await;
+
     // The server outlives its supervisor; the next one takes the data folder over.
     node.vanish();
     let orphan = node.postmaster().unwrap();
     node.start();
     let seen = node.running().await;
     assert_ne!(node.postmaster().unwrap(), orphan);
-    assert_eq!(seen.sets.running, Some(set(2, "").id));
+    assert_eq!(seen.sets.running, Some(set(5, "").id));
     assert_eq!(setting(&node, "work_mem").await, "5120");
 
     // A restart that was begun is brought to its end by the next process, with its answer.
-    let mut call = restart("over a crash", set(3, "work_mem = 6MB\n"), set(2, "work_mem = 5MB\n"));
+    let mut call = restart("over a crash", set(6, "work_mem = 6MB\n"), set(5, "work_mem = 5MB\n"));
     call.candidate.text.push_str("max_connections = 60\n");
     let short = node.client.call(&call, Duration::from_millis(30)).await;
     node.vanish();
@@ -565,6 +591,14 @@ async fn a_dry_run_finds_what_a_start_would() {
     let no_library = "session_preload_libraries = '/etc/passwd'\n";
     check(no_library, no, no, None).await;
     check(no_library, no, true, Some("/etc/passwd")).await;
+    // What only the live data folder knows: a start with fewer slots than exist is refused.
+    let mut config = tokio_postgres::Config::new();
+    config.host_path(&node.options.socket_directory).user("postgres").dbname("postgres");
+    let (sql, connection) = config.connect(tokio_postgres::NoTls).await.unwrap();
+    tokio::spawn(connection);
+    sql.batch_execute("select pg_create_physical_replication_slot('a')").await.unwrap();
+    check("max_replication_slots = 1\n", no, no, None).await;
+    check("max_replication_slots = 0\n", no, no, Some("1 slots that exist")).await;
     let on_disk = DryRun { text: None, allocate: no, boot: no, deadline_ms: WITHIN_MS };
     assert!(node.call(&on_disk).await.accepted);
     assert_eq!(node.running().await.live.unwrap().gates.base_backups, 0);

@@ -15,13 +15,14 @@ use crate::postgres::{self, Folder};
 /// Parameters that are refused in every document, and whose value here would not be the one that
 /// was asked for: where the server reads its files, paths it shortens, and what every transaction
 /// begins with.
-const NOT_ASKED: [&str; 9] = [
+const NOT_ASKED: [&str; 10] = [
     "config_file",
     "data_directory",
     "external_pid_file",
     "hba_file",
     "ident_file",
     "log_directory",
+    "stats_temp_directory",
     "transaction_deferrable",
     "transaction_isolation",
     "transaction_read_only",
