@@ -98,6 +98,10 @@ pub(super) struct Worker {
     started: Timestamp,
     posted: Option<PodStatus>,
     changes: u64,
+    /// When a change of what the pod refers to reaches its volumes.
+    refresh_at: Option<Instant>,
+    /// Uids of its claims, by name.
+    claims: BTreeMap<String, String>,
     tell: mpsc::Sender<News>,
     news: mpsc::Receiver<News>,
 }
@@ -129,6 +133,8 @@ impl Worker {
             started: Timestamp::now(),
             posted: None,
             changes: first.changes,
+            refresh_at: None,
+            claims: BTreeMap::new(),
             tell,
             news,
         }
@@ -155,8 +161,7 @@ impl Worker {
                     self.prepare_wait = (self.prepare_wait * 2).min(PREPARE_AGAIN.1);
                 }
             } else if input.changes != self.changes {
-                self.changes = input.changes;
-                wake = self.refresh().await;
+                wake = self.refresh(input.changes).await;
             }
             if self.prepared.is_some() || self.is_ending() || self.is_over() {
                 match lifecycle::next(self.policy(), self.is_ending(), &self.states, Instant::now())
@@ -165,17 +170,17 @@ impl Worker {
                         wake = earliest(wake, later);
                         if !starts.is_empty() {
                             self.start_all(&starts).await;
-                            self.report().await;
+                            let _ = self.report().await;
                             continue;
                         }
                     }
                     Next::Stop => {
-                        self.report().await;
+                        let _ = self.report().await;
                         self.stop(false).await;
                         continue;
                     }
                     Next::Done if self.is_ending() => {
-                        self.report().await;
+                        let _ = self.report().await;
                         self.remove().await;
                         wake = Some(Instant::now() + PREPARE_AGAIN.1);
                     }
@@ -183,7 +188,7 @@ impl Worker {
                 }
             }
             wake = earliest(wake, self.kill_overdue().await);
-            self.report().await;
+            wake = earliest(wake, self.report().await);
             self.pause(wake).await;
         }
     }

@@ -5,7 +5,6 @@ use std::fs::Permissions;
 use std::net::Ipv4Addr;
 use std::os::unix::fs::PermissionsExt as _;
 use std::path::{Path, PathBuf};
-use std::time::Duration;
 
 use anyhow::{Context as _, Result};
 use k8s_openapi::api::core::v1::{Pod, Volume};
@@ -21,7 +20,7 @@ impl Worker {
     pub(super) async fn prepare(&mut self) -> Result<()> {
         let client = &self.shared.client;
         let namespace = self.pod.metadata.namespace.as_deref().unwrap_or("default");
-        observe::claims(client, namespace, &self.wanted).await?;
+        self.claims = observe::claims(client, namespace, &self.wanted).await?;
         let sources = observe::sources(client, &self.pod, &self.wanted).await?;
         let address = self.shared.take_address(&self.key())?;
         let mut folders = BTreeMap::new();
@@ -72,7 +71,8 @@ impl Worker {
             volumes::Kind::Host(path) => return Ok(path),
             volumes::Kind::Claim(name) => {
                 let namespace = pod.metadata.namespace.as_deref().unwrap_or("default");
-                let folder = self.shared.folders.claims.join(format!("{namespace}_{name}"));
+                let uid = self.claims.get(&name).map_or("", String::as_str);
+                let folder = self.shared.folders.claim(namespace, &name, uid);
                 self.own_folder(&folder)?;
                 return Ok(folder);
             }
@@ -85,9 +85,11 @@ impl Worker {
     }
 
     /// Brings volumes made of objects up to date; returns when to try again after a failure.
-    pub(super) async fn refresh(&mut self) -> Option<Instant> {
-        if self.shared.options.refresh_delay > Duration::ZERO {
-            tokio::time::sleep(self.shared.options.refresh_delay).await;
+    pub(super) async fn refresh(&mut self, changes: u64) -> Option<Instant> {
+        let now = Instant::now();
+        let due = *self.refresh_at.get_or_insert(now + self.shared.options.refresh_delay);
+        if due > now {
+            return Some(due);
         }
         let address = self.prepared.as_ref()?.address;
         let work = async {
@@ -101,9 +103,11 @@ impl Worker {
         if let Err(error) = work.await {
             let words = format!("updating volumes: {error:#}");
             self.shared.events.warning(&self.pod, None, "FailedMount", &words);
-            self.changes = self.changes.wrapping_sub(1);
-            return Some(Instant::now() + TRY_AGAIN);
+            self.refresh_at = Some(Instant::now() + TRY_AGAIN);
+            return self.refresh_at;
         }
+        self.refresh_at = None;
+        self.changes = changes;
         None
     }
 }
