@@ -1,12 +1,16 @@
 //! The one test binary: linking is most of a test build, and shared fixtures stay in one place.
 
 mod api_server;
+mod api_server;
 mod deploy;
 mod fixture;
 mod instance;
 mod pgconf_oracle;
+mod pgconf_oracle;
+mod postgres;
 mod postgres;
 mod scenarios;
 mod provision;
 mod sandbox;
+mod tidy;
 mod tidy;
