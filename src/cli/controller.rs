@@ -13,6 +13,7 @@ use std::time::Duration;
 use anyhow::Context as _;
 use clap::ValueEnum;
 use k8s_openapi::api::core::v1::Pod;
+use k8s_openapi::jiff::Timestamp;
 use tokio::signal::unix::{SignalKind, signal};
 use tokio::task::JoinSet;
 use tokio_util::sync::CancellationToken;
@@ -21,9 +22,9 @@ use super::connection::Connection;
 use crate::api::{ConfigRepository, Postgres, PostgresOpsRequest};
 use crate::cluster::lease::{self, Terms};
 use crate::cluster::{Cluster, Leadership, Watched};
-use crate::provision;
 use crate::telemetry::Metrics;
 use crate::telemetry::server::{Told, serve};
+use crate::{ops, provision};
 
 /// Arguments of `pgitops controller`.
 #[derive(Clone, Debug, clap::Args)]
@@ -225,6 +226,17 @@ async fn lead(
         );
         let run = provision::run(Arc::new(cx), stop.clone());
         running.spawn(async move { run.await.context("provision") });
+    }
+    if loops.contains(&Loop::Ops) {
+        let cx = ops::Context::new(
+            cluster.clone(),
+            Arc::clone(&seen.databases),
+            Arc::clone(&seen.requests),
+            leadership.clone(),
+            Timestamp::now,
+        );
+        let run = ops::run(Arc::new(cx), stop.clone());
+        running.spawn(async move { run.await.context("ops") });
     }
     let mut leadership = leadership.clone();
     let ended = tokio::select! {
