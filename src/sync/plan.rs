@@ -13,6 +13,7 @@ mod held;
 mod request;
 mod schedule;
 mod stall;
+mod text;
 
 use std::collections::{BTreeMap, BTreeSet};
 
@@ -24,6 +25,7 @@ pub use gates::failed_words;
 pub use held::{Held, Weight};
 pub use request::{cause_of, changes_of};
 pub use stall::Stalled;
+pub use text::{Entry, Sums};
 
 use super::desired::{Desired, Document};
 use super::drift::{Change, Difference, Drift, Edit};

@@ -1,0 +1,368 @@
+//! Whether a request may be carried out now, and what exactly it then comes to.
+//!
+//! Rules of `kubedb.md` §6.4 and §6.5, parameters that are not ours to give away, unknown or
+//! dangerous, overrides that no file reaches, and the base that the request was planned from. A
+//! refusal names the field. Leaves the order among requests to `queue`, and what depends on other
+//! parameters, libraries and memory to the server's dry run. Changes nothing.
+
+use std::collections::{BTreeMap, BTreeSet};
+
+use secrecy::ExposeSecret;
+
+use crate::api::names::{USER_CONF, annotations};
+use crate::api::ops_request::{Apply, OpsType, PostgresOpsRequest, Reconfiguration, Restart};
+use crate::api::{Postgres, postgres::Phase};
+use crate::pgconf::{Catalogue, Layers, Name, Settings, Value, check, tiers};
+
+use super::configuration;
+use super::journal::{Custom, Journal, Restarts, Side};
+use super::seen::{Seen, UserConf};
+use super::status::{self, Pause};
+use super::step::Awaited;
+
+/// What becomes of a request now.
+#[derive(Debug)]
+pub enum Admission {
+    /// It can be carried out, and comes to this.
+    Go(Box<Plan>),
+    /// It breaks a rule: Failed, with this sentence.
+    Refuse(String),
+    /// It was planned from something that is no longer so: Skipped, with this sentence.
+    Skip(String),
+    /// Not now.
+    Wait {
+        /// One word for programs.
+        reason: &'static str,
+        /// For what, in words.
+        what: String,
+        /// Where a change would be seen.
+        on: Awaited,
+    },
+}
+
+/// What a request comes to.
+#[derive(Clone, Debug)]
+pub struct Plan {
+    /// The custom configuration now, and the file in force.
+    pub before: Side,
+    /// The same afterwards.
+    pub after: Side,
+    /// Names of the parameters that the request is about, lower case.
+    pub involved: BTreeSet<String>,
+    /// Whether servers are restarted.
+    pub restart: Restarts,
+}
+
+/// Why this version does not carry a request out at all; `None` when it does.
+///
+/// Such a request stays Pending, as one would beside a KubeDB that does not know its type yet.
+pub fn not_carried_out(request: &PostgresOpsRequest) -> Option<String> {
+    match request.spec.type_ {
+        OpsType::Restart => None,
+        OpsType::Reconfigure => {
+            let ask = request.spec.configuration.as_ref()?;
+            let only_tuning = ask.tuning.is_some()
+                && !ask.removes()
+                && ask.config_secret.is_none()
+                && ask.settings().is_empty();
+            only_tuning.then(|| {
+                "spec.configuration.tuning is not carried out by this version; write the \
+                 parameters themselves"
+                    .to_owned()
+            })
+        }
+        OpsType::UpdateVersion
+        | OpsType::HorizontalScaling
+        | OpsType::VerticalScaling
+        | OpsType::VolumeExpansion
+        | OpsType::ReconfigureTLS
+        | OpsType::RotateAuth
+        | OpsType::ReconnectStandby
+        | OpsType::ForceFailOver
+        | OpsType::SetRaftKeyPair
+        | OpsType::StorageMigration
+        | OpsType::RotatePrincipalKey
+        | OpsType::EnableWALEncryption => Some(format!(
+            "spec.type {:?} is not carried out by this version, which does Reconfigure and Restart",
+            request.spec.type_
+        )),
+    }
+}
+
+/// Examines a request as things stand. `resuming` is a request that is Progressing already: the
+/// database's phase no longer counts, its own work changes it.
+pub fn examine(seen: &Seen, request: &PostgresOpsRequest, resuming: bool) -> Admission {
+    let Some(database) = &seen.database else {
+        return Admission::Refuse(status::no_database(&request.database()));
+    };
+    if let Some(words) = broken_rule(request) {
+        return Admission::Refuse(words);
+    }
+    if let Some(wait) = not_now(seen, database, request, resuming) {
+        return wait;
+    }
+    let Some(catalogue) = seen.catalogue() else {
+        let version = &database.spec.version;
+        return Admission::Refuse(format!("PostgreSQL {version} has no catalogue of parameters"));
+    };
+    match plan(seen, database, request, catalogue) {
+        Err(refusal) => refusal,
+        Ok(plan) => match refused_by_servers(seen, &plan, catalogue) {
+            Some(words) => Admission::Refuse(words),
+            None => Admission::Go(Box::new(plan)),
+        },
+    }
+}
+
+/// The rules of a request that need nothing but the request.
+fn broken_rule(request: &PostgresOpsRequest) -> Option<String> {
+    if request.spec.type_ != OpsType::Reconfigure {
+        return None;
+    }
+    let Some(ask) = &request.spec.configuration else {
+        return Some("spec.configuration is required for type Reconfigure".to_owned());
+    };
+    let applies = ask.apply_config.as_ref().is_some_and(|map| map.contains_key(USER_CONF));
+    if !ask.removes() && ask.config_secret.is_none() && !applies && ask.tuning.is_none() {
+        return Some(format!(
+            "at least one of spec.configuration.removeCustomConfig, configSecret, \
+             applyConfig[\"{USER_CONF}\"] and tuning is required for type Reconfigure"
+        ));
+    }
+    if ask.removes() && ask.restart == Restart::False {
+        return Some(
+            "spec.configuration.restart \"false\" cannot be combined with removeCustomConfig"
+                .to_owned(),
+        );
+    }
+    None
+}
+
+/// Why a request that is in order has to wait.
+fn not_now(
+    seen: &Seen,
+    database: &Postgres,
+    request: &PostgresOpsRequest,
+    resuming: bool,
+) -> Option<Admission> {
+    let wait = |reason, what: String, on| Some(Admission::Wait { reason, what, on });
+    let objects = Awaited::Objects;
+    if database.metadata.deletion_timestamp.is_some() {
+        return wait("DatabaseDeleted", "the database is being deleted".to_owned(), objects);
+    }
+    let phase = database.phase();
+    let ready = phase == Some(Phase::Ready);
+    if !resuming && !ready && request.spec.apply == Apply::IfReady {
+        let phase = phase.map_or_else(|| "without a phase".to_owned(), |p| format!("{p:?}"));
+        let what = format!("the database is {phase}, not Ready (spec.apply is IfReady)");
+        return wait("DatabaseNotReady", what, objects);
+    }
+    if let Pause::Foreign(message) = status::paused(database) {
+        let what = format!("somebody else has paused the database: {message}");
+        return wait("DatabasePaused", what, objects);
+    }
+    if seen.operator.is_none() {
+        let secret = database.children().operator_config;
+        return wait("NoConfigSecret", format!("Secret {secret} is not there yet"), objects);
+    }
+    if let Some((node, why)) = seen.unknown().next() {
+        return wait("NodeUnknown", format!("{node}: {why}"), Awaited::Servers);
+    }
+    None
+}
+
+fn plan(
+    seen: &Seen,
+    database: &Postgres,
+    request: &PostgresOpsRequest,
+    catalogue: &Catalogue,
+) -> Result<Plan, Admission> {
+    let before = configuration::of_object(database);
+    let in_force = seen.operator.as_ref().map(|secret| secret.file.clone()).unwrap_or_default();
+    let file =
+        configuration::parse("the operator's Secret", &in_force).map_err(Admission::Refuse)?;
+    let layers_of = |custom: &Custom| {
+        let user_conf = custom.secret_name.as_ref().and_then(|name| seen.user_confs.get(name));
+        configuration::layers(database, custom, user_conf, catalogue.major())
+    };
+    let before_side = Side { custom: before.clone(), file: file.render() };
+    let Some(ask) = request.spec.configuration.as_ref().filter(|_| is_reconfigure(request)) else {
+        // A restart brings into effect what the object says; where that cannot be worked out, it
+        // is a restart and no more.
+        let after = layers_of(&before).map_or_else(|_| file.render(), |l| l.file().render());
+        return Ok(Plan {
+            after: Side { custom: before, file: after },
+            before: before_side,
+            involved: BTreeSet::new(),
+            restart: Restarts::All,
+        });
+    };
+    if let Some(base) = request.annotation(annotations::BASE) {
+        let now = layers_of(&before).map(|layers| configuration::digest_of(&layers));
+        if now.as_deref() != Ok(base) {
+            let why = "the configuration has changed since this request was planned";
+            return Err(Admission::Skip(why.to_owned()));
+        }
+    }
+    let after = configuration::asked(&before, ask).map_err(Admission::Refuse)?;
+    let layers = layers_of(&after).map_err(Admission::Refuse)?;
+    if let Some(words) = refused_parameters(seen, request, ask, &file, &layers, catalogue) {
+        return Err(Admission::Refuse(words));
+    }
+    if after != before
+        && let Some(owned) = configuration::foreign_owner(database)
+    {
+        return Err(Admission::Refuse(configuration::field_owned(&owned)));
+    }
+    Ok(Plan {
+        involved: configuration::involved(ask, &file, &layers, Some(catalogue)),
+        after: Side { custom: after, file: layers.file().render() },
+        before: before_side,
+        restart: match ask.restart {
+            Restart::Auto => Restarts::Needed,
+            Restart::True => Restarts::All,
+            Restart::False => Restarts::Never,
+        },
+    })
+}
+
+fn is_reconfigure(request: &PostgresOpsRequest) -> bool {
+    request.spec.type_ == OpsType::Reconfigure
+}
+
+/// What the request brings that may not be sent, as one sentence with its field.
+fn refused_parameters(
+    seen: &Seen,
+    request: &PostgresOpsRequest,
+    ask: &Reconfiguration,
+    in_force: &Settings,
+    after: &Layers,
+    catalogue: &Catalogue,
+) -> Option<String> {
+    let allowed = allowed_unsafe(request, in_force, after, catalogue);
+    let applied = Settings::parse(ask.settings()).unwrap_or_default();
+    let refused = |field: &str, settings: &Settings| {
+        let checked = check(settings, catalogue, &allowed);
+        let mut problems = checked.problems.iter().filter(|p| p.is_refusal()).peekable();
+        problems.peek().is_some().then(|| configuration::told(field, problems))
+    };
+    if let Some(words) = refused("spec.configuration.applyConfig", &applied) {
+        return Some(words);
+    }
+    let secret = ask.config_secret.as_ref()?;
+    let text = match seen.user_confs.get(&secret.name) {
+        Some(UserConf::Text(text)) => text.expose_secret(),
+        Some(UserConf::Absent | UserConf::NoKey) | None => return None, // refused by its layers
+    };
+    let field = format!("spec.configuration.configSecret {}", secret.name);
+    refused(&field, &Settings::parse(text).unwrap_or_default())
+}
+
+/// Names whose unsafe values are admitted: by the annotation, or because they are in force already
+/// and the request changes nothing about them.
+fn allowed_unsafe(
+    request: &PostgresOpsRequest,
+    in_force: &Settings,
+    after: &Layers,
+    catalogue: &Catalogue,
+) -> BTreeSet<Name> {
+    let text = request.annotation(annotations::ALLOW_UNSAFE).unwrap_or("{}");
+    let admitted: BTreeMap<String, serde_json::Value> =
+        serde_json::from_str(text).unwrap_or_default();
+    let mut allowed: BTreeSet<Name> =
+        admitted.keys().filter_map(|name| Name::new(name).ok()).collect();
+    let file = after.file();
+    let same = |name: &&Name| match (in_force.get(name), file.get(name)) {
+        (Some(a), Some(b)) => catalogue.same(name, a, b),
+        (None, _) | (_, None) => false,
+    };
+    allowed.extend(file.names().filter(same).cloned());
+    allowed
+}
+
+/// What the running servers would not let come true, found before anything is changed.
+fn refused_by_servers(seen: &Seen, plan: &Plan, catalogue: &Catalogue) -> Option<String> {
+    let after = plan.after.settings();
+    if let Some(words) = lowered_wal_level(&plan.before.settings(), &after, catalogue) {
+        return Some(words);
+    }
+    let number = |name: &str| {
+        let value = Value::new(after.value_of(name)?).ok()?;
+        catalogue.normalise(name, &value).ok()?.text.parse::<u64>().ok()
+    };
+    for (node, server) in seen.servers() {
+        let overridden = plan.involved.iter().find(|name| overridden(seen, node, name, &after));
+        if let Some(name) = overridden {
+            return Some(format!(
+                "{name} is overridden by postgresql.auto.conf on {node}, so that no file changes \
+                 it; run ALTER SYSTEM RESET {name} there"
+            ));
+        }
+        let Some(live) = &server.facts.live else { continue };
+        let slots = u64::from(live.replication_slots);
+        if number("max_replication_slots").is_some_and(|max| max < slots) {
+            return Some(format!(
+                "max_replication_slots must not be below the {slots} slots of {node}: it would \
+                 not start"
+            ));
+        }
+        let prepared = u64::from(live.gates.prepared_transactions);
+        if number("max_prepared_transactions").unwrap_or(0) < prepared {
+            return Some(format!(
+                "max_prepared_transactions must not be below the {prepared} prepared \
+                 transactions of {node}: it would not start"
+            ));
+        }
+    }
+    None
+}
+
+fn lowered_wal_level(before: &Settings, after: &Settings, catalogue: &Catalogue) -> Option<String> {
+    let level = |settings: &Settings| {
+        let value = settings.value_of("wal_level").or(catalogue.boot_value("wal_level"))?;
+        catalogue.normalise("wal_level", &Value::new(value).ok()?).ok().map(|n| n.text)
+    };
+    let (before, after) = (level(before)?, level(after)?);
+    let minimal = after == "minimal" && tiers::lowers_wal_level(&before, &after);
+    minimal.then(|| {
+        "wal_level must not go down to minimal: every standby would have to be made anew".to_owned()
+    })
+}
+
+/// Whether ALTER SYSTEM holds a parameter at another value than the file is to have.
+fn overridden(seen: &Seen, node: &str, name: &str, after: &Settings) -> bool {
+    let server = seen.servers().find(|(other, _)| *other == node).map(|(_, server)| server);
+    let Some(setting) = server.and_then(|server| server.setting(name)) else { return false };
+    let by_alter_system =
+        setting.sourcefile.as_ref().is_some_and(|file| file.ends_with("postgresql.auto.conf"));
+    let Some(wanted) = after.value_of(name).and_then(|text| Value::new(text).ok()) else {
+        return false;
+    };
+    let running = setting.reset_val.as_deref().unwrap_or_default();
+    let equal = seen.catalogue().is_some_and(|c| c.runs_with(name, &wanted, running));
+    by_alter_system && !equal
+}
+
+/// The memory with which a rollout begins.
+pub fn journal(
+    seen: &Seen,
+    request: &PostgresOpsRequest,
+    plan: Plan,
+    now: k8s_openapi::jiff::Timestamp,
+) -> Journal {
+    let Plan { before, after, involved, restart } = plan;
+    Journal {
+        request: request.request_name().0,
+        uid: request.metadata.uid.clone().unwrap_or_default(),
+        began: now,
+        base: seen.highest(),
+        primary: seen.primary().map(|(name, _)| name.to_owned()),
+        nodes: seen.nodes.keys().cloned().collect(),
+        before,
+        after,
+        involved,
+        restart,
+        lowered: None,
+        rollback: None,
+    }
+}

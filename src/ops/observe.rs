@@ -1,0 +1,348 @@
+//! What is there: objects and Secrets read afresh, every instance asked at the same time.
+//!
+//! The watches say which requests there are; what may still change is read from the API server
+//! itself, because a decision here may stop a server. An instance that does not answer in time is
+//! `Unknown`, with the reason. While nothing is open for a database its servers are not asked.
+//! Has no lasting effect. Leaves every decision to `rollout`.
+
+use std::collections::{BTreeMap, BTreeSet};
+use std::net::{IpAddr, SocketAddr};
+use std::sync::{Mutex, PoisonError};
+use std::time::{Duration, Instant};
+
+use futures::future::{join_all, try_join_all};
+use k8s_openapi::ByteString;
+use k8s_openapi::api::core::v1::{Pod, Secret};
+use secrecy::{ExposeSecret, SecretString};
+
+use crate::api::names::{
+    CONTROL_PORT, ChildNames, DatabaseRef, INLINE_CONF, RENDERED_CONF, USER_CONF, finalizers,
+    labels,
+};
+use crate::api::ops_request::OpsPhase;
+use crate::api::{Postgres, PostgresOpsRequest};
+use crate::cluster::{self, Cluster};
+use crate::instance::client::{Client, Identity};
+use crate::instance::protocol::AskSettings;
+use crate::pgconf::{Context as Change, Settings, tiers};
+
+use super::Context;
+use super::journal::{self, Journal};
+use super::seen::{Kept, Node, OperatorSecret, Seen, Server, UserConf};
+use super::status::{self, Pause};
+
+/// How long an instance may take to say what it knows: it answers in milliseconds, and every look
+/// waits for the slowest.
+const FACTS: Duration = Duration::from_secs(2);
+/// How long the answers of servers are used on while only objects were written.
+const FRESH: Duration = Duration::from_millis(500);
+/// Databases whose connections are kept. More are simply connected to again.
+const MAX_KEPT: usize = 512;
+
+/// The servers as they were seen, and when.
+pub struct Observed {
+    nodes: BTreeMap<String, Node>,
+    at: Instant,
+}
+
+/// Looks at a database. `before` are servers seen earlier in the same pass, if they did not change.
+///
+/// # Errors
+/// The API server's; a node that does not answer is no error.
+pub async fn database(
+    id: &DatabaseRef,
+    cx: &Context,
+    before: Option<Observed>,
+) -> Result<(Seen, Observed), cluster::Error> {
+    let (namespace, name) = (&id.namespace, &id.name);
+    let (database, mut requests) =
+        tokio::try_join!(cx.cluster.get::<Postgres>(namespace, name), requests(id, cx))?;
+    let mut seen = Seen::default();
+    if let Some(database) = &database {
+        add_owner(database, &mut requests, &cx.cluster).await?;
+        if is_open(database, &requests) {
+            let names = ChildNames::of(name, database.uid());
+            secrets(database, &requests, &names, &mut seen, cx).await?;
+        }
+    }
+    let open = database.as_ref().is_some_and(|database| is_open(database, &requests));
+    requests.sort_by_key(|r| {
+        (r.metadata.creation_timestamp.as_ref().map(|time| time.0), r.request_name())
+    });
+    seen.requests = requests;
+    seen.database = database;
+    let observed = match before.filter(|before| before.at.elapsed() < FRESH) {
+        Some(before) => before,
+        None if open => Observed { nodes: nodes(&seen, cx).await?, at: Instant::now() },
+        None => Observed { nodes: BTreeMap::new(), at: Instant::now() },
+    };
+    seen.nodes.clone_from(&observed.nodes);
+    Ok((seen, observed))
+}
+
+/// Whether there is anything to do for a database.
+fn is_open(database: &Postgres, requests: &[PostgresOpsRequest]) -> bool {
+    let ours = matches!(status::paused(database), Pause::Ours(_));
+    ours || requests.iter().any(|request| !request.phase().is_terminal())
+}
+
+/// The database's requests: those that may still change are read afresh.
+async fn requests(
+    id: &DatabaseRef,
+    cx: &Context,
+) -> Result<Vec<PostgresOpsRequest>, cluster::Error> {
+    let all = cx.requests.all();
+    let of_database = all.iter().filter(|request| request.database() == *id);
+    let reads = of_database.map(|request| async move {
+        let guarded =
+            request.metadata.finalizers.as_ref().is_some_and(|finalizers| {
+                finalizers.iter().any(|name| name == finalizers::REQUEST)
+            });
+        if request.phase().is_terminal() && !guarded {
+            return Ok(Some(PostgresOpsRequest::clone(request)));
+        }
+        cx.cluster.get(&id.namespace, &request.request_name().0).await
+    });
+    Ok(try_join_all(reads).await?.into_iter().flatten().collect())
+}
+
+/// The request that our pause names, even if the watch has not told of it yet: to take it for gone
+/// would be to undo its work.
+async fn add_owner(
+    database: &Postgres,
+    requests: &mut Vec<PostgresOpsRequest>,
+    cluster: &Cluster,
+) -> Result<(), cluster::Error> {
+    let Pause::Ours(owner) = status::paused(database) else { return Ok(()) };
+    let is_owner = |r: &PostgresOpsRequest| r.metadata.uid.as_deref() == Some(owner.uid.as_str());
+    if requests.iter().any(is_owner) {
+        return Ok(());
+    }
+    let namespace = database.database().namespace;
+    let owner = cluster.get::<PostgresOpsRequest>(&namespace, &owner.name).await?;
+    requests.extend(owner.filter(is_owner));
+    Ok(())
+}
+
+/// The operator's Secret, the memory, and the owner's Secrets.
+async fn secrets(
+    database: &Postgres,
+    requests: &[PostgresOpsRequest],
+    names: &ChildNames,
+    seen: &mut Seen,
+    cx: &Context,
+) -> Result<(), cluster::Error> {
+    let namespace = database.database().namespace;
+    let read = |name: String| {
+        let namespace = namespace.clone();
+        async move { cx.cluster.get::<Secret>(&namespace, &name).await }
+    };
+    let open = requests.iter().filter(|request| {
+        request.phase() == OpsPhase::Pending || request.phase() == OpsPhase::Progressing
+    });
+    let asked = open
+        .filter_map(|r| Some(r.spec.configuration.as_ref()?.config_secret.as_ref()?.name.clone()));
+    let current = database.spec.secret_name().map(str::to_owned);
+    let wanted: BTreeSet<String> = asked.chain(current).collect();
+    let user = join_all(wanted.iter().map(|name| read(name.clone())));
+    let (operator, previous, user) = tokio::join!(
+        read(names.operator_config.clone()),
+        read(names.previous_config.clone()),
+        user
+    );
+    seen.operator = operator?.map(|secret| OperatorSecret {
+        inline: text(&secret, INLINE_CONF).unwrap_or_default(),
+        file: text(&secret, RENDERED_CONF).unwrap_or_default(),
+        version: secret.metadata.resource_version,
+    });
+    seen.journal = previous?.map_or(Kept::Nothing, kept);
+    for (name, secret) in wanted.into_iter().zip(user) {
+        let user_conf = match secret? {
+            None => UserConf::Absent,
+            Some(secret) => match text(&secret, USER_CONF) {
+                None => UserConf::NoKey,
+                Some(text) => UserConf::Text(SecretString::from(text)),
+            },
+        };
+        seen.user_confs.insert(name, user_conf);
+    }
+    Ok(())
+}
+
+fn kept(secret: Secret) -> Kept {
+    let Some(text) = text(&secret, journal::KEY) else {
+        return Kept::Broken(format!("it has no key {}", journal::KEY));
+    };
+    match Journal::parse(&text) {
+        Ok(journal) => Kept::Journal(Box::new(journal), secret.metadata.resource_version),
+        Err(error) => Kept::Broken(error.to_string()),
+    }
+}
+
+fn text(secret: &Secret, key: &str) -> Option<String> {
+    let ByteString(bytes) = secret.data.as_ref()?.get(key)?;
+    String::from_utf8(bytes.clone()).ok()
+}
+
+/// Every node that there should be, asked at the same time.
+async fn nodes(seen: &Seen, cx: &Context) -> Result<BTreeMap<String, Node>, cluster::Error> {
+    let Some(database) = &seen.database else { return Ok(BTreeMap::new()) };
+    let DatabaseRef { namespace, name } = database.database();
+    let selector = format!("{}={name}", labels::INSTANCE);
+    let (pods, identity) = tokio::try_join!(
+        cx.cluster.list::<Pod>(Some(&namespace), &selector),
+        identity(database, cx)
+    )?;
+    let names = ChildNames::of(&name, database.uid());
+    let asked = parameters(seen);
+    let look = (0..database.spec.nodes()).map(|ordinal| {
+        let (pod, asked, identity) = (names.pod(ordinal), &asked, &identity);
+        let found = pods.iter().find(|p| p.metadata.name.as_deref() == Some(pod.as_str()));
+        async move {
+            let node = match (identity, found.map(address)) {
+                (_, None) => Node::Unknown("its pod is not there".to_owned()),
+                (_, Some(Err(why))) => Node::Unknown(why.to_owned()),
+                (Err(why), _) => Node::Unknown(why.clone()),
+                (Ok(identity), Some(Ok(address))) => {
+                    let id = seen.database.as_ref().map(Postgres::database);
+                    let client = id.map(|id| cx.instances.client(&id, &pod, address, identity));
+                    match client {
+                        Some(client) => server(&client, asked).await,
+                        None => Node::Unknown("its database is not there".to_owned()),
+                    }
+                }
+            };
+            (pod, node)
+        }
+    });
+    Ok(join_all(look).await.into_iter().collect())
+}
+
+fn address(pod: &Pod) -> Result<IpAddr, &'static str> {
+    if pod.metadata.deletion_timestamp.is_some() {
+        return Err("its pod is being deleted");
+    }
+    let ip = pod.status.as_ref().and_then(|status| status.pod_ip.as_deref());
+    ip.and_then(|ip| ip.parse().ok()).ok_or("its pod has no address yet")
+}
+
+async fn server(client: &Client, asked: &AskSettings) -> Node {
+    let settings = client.call(asked, FACTS);
+    let (facts, settings) = tokio::join!(client.facts(FACTS), settings);
+    match facts {
+        Err(error) => Node::Unknown(error.to_string()),
+        Ok(mut facts) => {
+            // Facts and settings belong together: with one of them the server is not seen.
+            let settings = match (settings, facts.live.is_some()) {
+                (Ok(settings), true) => settings.settings,
+                (Err(error), true) => {
+                    facts.live = None;
+                    facts.live_error = Some(error.to_string());
+                    BTreeMap::new()
+                }
+                (_, false) => BTreeMap::new(),
+            };
+            Node::Known(Box::new(Server { facts, settings }))
+        }
+    }
+}
+
+/// Names of the parameters that matter: all that need a restart, and all that any file names.
+fn parameters(seen: &Seen) -> AskSettings {
+    // Without a catalogue of this version nothing is left out.
+    let Some(catalogue) = seen.catalogue() else { return AskSettings::default() };
+    let postmaster = catalogue.iter().filter(|p| p.context() == Change::Postmaster);
+    let mut names: BTreeSet<String> = postmaster.map(|p| p.name().to_ascii_lowercase()).collect();
+    names.extend(tiers::ORDERED.iter().map(|name| (*name).to_owned()));
+    names.insert("wal_retrieve_retry_interval".to_owned());
+    let mut add = |text: &str| {
+        let settings = Settings::parse(text).unwrap_or_default();
+        names.extend(settings.names().map(|name| name.lower()));
+    };
+    if let Some(operator) = &seen.operator {
+        add(&operator.file);
+    }
+    if let Kept::Journal(journal, _) = &seen.journal {
+        add(&journal.before.file);
+        add(&journal.after.file);
+    }
+    for request in &seen.requests {
+        add(request.spec.configuration.as_ref().map_or("", |ask| ask.settings()));
+    }
+    for user_conf in seen.user_confs.values() {
+        if let UserConf::Text(text) = user_conf {
+            add(text.expose_secret());
+        }
+    }
+    AskSettings { names: names.into_iter().collect() }
+}
+
+/// The controller's certificate for a database; the reason where there is none.
+async fn identity(
+    database: &Postgres,
+    cx: &Context,
+) -> Result<Result<Identity, String>, cluster::Error> {
+    let DatabaseRef { namespace, name } = database.database();
+    let secret = ChildNames::of(&name, database.uid()).client_certificate;
+    let Some(found) = cx.cluster.get::<Secret>(&namespace, &secret).await? else {
+        return Ok(Err(format!("Secret {secret} is not there yet")));
+    };
+    Ok(cx.instances.identity(&database.database(), &found).map_err(|error| error.to_string()))
+}
+
+/// Connections to instances, by database.
+#[derive(Default)]
+pub struct Instances {
+    kept: Mutex<BTreeMap<DatabaseRef, Connections>>,
+}
+
+struct Connections {
+    /// resourceVersion of the Secret that the certificate was read from.
+    version: Option<String>,
+    identity: Identity,
+    /// By pod.
+    clients: BTreeMap<String, Client>,
+}
+
+impl Instances {
+    fn identity(
+        &self,
+        id: &DatabaseRef,
+        secret: &Secret,
+    ) -> Result<Identity, crate::instance::client::Error> {
+        let mut kept = self.kept.lock().unwrap_or_else(PoisonError::into_inner);
+        let version = secret.metadata.resource_version.clone();
+        if let Some(known) = kept.get(id).filter(|known| known.version == version) {
+            return Ok(known.identity.clone());
+        }
+        let part = |key| text(secret, key).unwrap_or_default();
+        let key = SecretString::from(part("tls.key"));
+        let identity = Identity::from_pem(&part("ca.crt"), &part("tls.crt"), &key)?;
+        if kept.len() >= MAX_KEPT {
+            kept.pop_first();
+        }
+        let connections =
+            Connections { version, identity: identity.clone(), clients: BTreeMap::new() };
+        kept.insert(id.clone(), connections);
+        Ok(identity)
+    }
+
+    /// The client for a node, with its open connections.
+    fn client(&self, id: &DatabaseRef, pod: &str, ip: IpAddr, identity: &Identity) -> Client {
+        let address = SocketAddr::new(ip, CONTROL_PORT);
+        let mut kept = self.kept.lock().unwrap_or_else(PoisonError::into_inner);
+        let Some(known) = kept.get_mut(id) else { return Client::new(address, identity) };
+        if let Some(client) = known.clients.get(pod).filter(|c| c.address() == address) {
+            return client.clone();
+        }
+        let client = Client::new(address, identity);
+        known.clients.insert(pod.to_owned(), client.clone());
+        client
+    }
+
+    /// The client with which a node was last looked at.
+    pub fn of(&self, id: &DatabaseRef, pod: &str) -> Option<Client> {
+        let kept = self.kept.lock().unwrap_or_else(PoisonError::into_inner);
+        kept.get(id)?.clients.get(pod).cloned()
+    }
+}

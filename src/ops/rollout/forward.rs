@@ -1,0 +1,202 @@
+//! Towards what a request asks for: try out, pause, keep, write, load, restart, prove, resume.
+
+use std::collections::BTreeMap;
+
+use crate::ops::admit::{self, Admission, Plan};
+use crate::ops::journal::Journal;
+use crate::ops::node_file::{self, Target};
+use crate::ops::proof::{self, Verdict};
+use crate::ops::seen::{self, Seen};
+use crate::ops::status;
+use crate::ops::step::{Awaited, Step, Trial};
+use crate::pgconf::{Settings, tiers};
+
+use super::course::{Course, course};
+use super::{Current, is_overdue, is_proven, report, resume, roll_back};
+
+/// Before anything was changed: admitted once more, tried out, paused, kept.
+pub fn begin(seen: &Seen, current: &Current<'_>) -> Step {
+    let Current { database, request, paused, now, .. } = *current;
+    let Some(request) = request else { return resume(database) };
+    // 1. Admit. A process before this one may have been here long ago.
+    let plan = match admit::examine(seen, request, true) {
+        Admission::Go(plan) => plan,
+        Admission::Refuse(why) => return Step::Conclude(status::failed(request, &why, now)),
+        Admission::Skip(why) => {
+            let reason = "ConfigurationChanged";
+            return Step::Conclude(status::skipped(request, reason, &why, now));
+        }
+        Admission::Wait { what, .. } if is_overdue(current) => {
+            let why = format!("gave up waiting, nothing was changed: {what}");
+            return Step::Conclude(status::failed(request, &why, now));
+        }
+        Admission::Wait { what, on, .. } => return Step::Wait { what, on },
+    };
+    // 2. Dry run: the pause that follows says that it passed.
+    if !paused {
+        return match &seen.answers.dry_run {
+            None => dry_run(seen, current, &plan),
+            Some(answers) => match refusal(answers) {
+                None => pause(current),
+                Some(words) => {
+                    let settings = [&plan.before.settings(), &plan.after.settings()];
+                    let why = seen::shown(&words, &settings);
+                    Step::Conclude(status::failed(request, &why, now))
+                }
+            },
+        };
+    }
+    // 3. Keep what was before.
+    Step::Keep(Box::new(admit::journal(seen, request, *plan, now)))
+}
+
+fn pause(current: &Current<'_>) -> Step {
+    let database = current.database;
+    let mut conditions = database.conditions().to_vec();
+    let pause = status::pause(current.owner, database.metadata.generation, current.now);
+    crate::api::conditions::set(&mut conditions, pause);
+    Step::Pause { conditions, version: database.metadata.resource_version.clone() }
+}
+
+/// The files that each node will have on its way, tried out beside the live server.
+fn dry_run(seen: &Seen, current: &Current<'_>, plan: &Plan) -> Step {
+    let before = plan.before.settings();
+    let after = plan.after.settings();
+    let target = Target {
+        settings: after.clone(),
+        origin: before.clone(),
+        base: seen.highest(),
+        rollout_base: None,
+        catalogue: seen.catalogue(),
+    };
+    let (allocate, boot) = thoroughness(&before, &after);
+    let nodes: BTreeMap<String, Vec<Trial>> = seen
+        .servers()
+        .map(|(name, server)| {
+            let end = Trial { text: after.render(), allocate, boot };
+            // What it has on disk until its turn must start as well: a server may crash then.
+            let now = target.files(server, &BTreeMap::new(), &[]).now.render();
+            let held = (now != end.text && server.is_running()).then_some(Trial {
+                text: now,
+                allocate: false,
+                boot: false,
+            });
+            (name.to_owned(), [Some(end), held].into_iter().flatten().collect())
+        })
+        .collect();
+    Step::DryRun { nodes, deadline_ms: super::timeout_ms(current) }
+}
+
+/// What a change calls for beyond the server's own checks: allocating the memory (30 to 60 ms),
+/// starting a scratch server (about 250 ms).
+fn thoroughness(before: &Settings, after: &Settings) -> (bool, bool) {
+    let changed = |name: &str| before.value_of(name) != after.value_of(name);
+    let memory = ["shared_buffers", "huge_pages", "wal_buffers", "min_dynamic_shared_memory"];
+    let allocate = memory.iter().chain(&tiers::ORDERED).any(|name| changed(name));
+    let names = before.names().chain(after.names());
+    let boot = names.filter(|name| changed(name)).any(|name| {
+        let name = name.lower();
+        name.ends_with("preload_libraries") || name.starts_with("log_") || name.starts_with("lc_")
+    });
+    (allocate, boot)
+}
+
+fn refusal(
+    answers: &BTreeMap<String, Result<crate::instance::protocol::DryRan, String>>,
+) -> Option<String> {
+    answers.iter().find_map(|(node, answer)| match answer {
+        Ok(ran) if ran.accepted => None,
+        Ok(ran) => Some(format!("{node} would not start with it: {}", ran.words.trim())),
+        Err(words) => Some(format!("{node} could not try it out: {words}")),
+    })
+}
+
+/// From the first write to the end.
+pub fn next(seen: &Seen, current: &Current<'_>, journal: &Journal) -> Step {
+    let Current { database, request, paused, now, .. } = *current;
+    if let (Some(measured), Some(request)) = (&seen.answers.restarted, request) {
+        let (report, message) = report::with_restart(current, measured);
+        return Step::Note(status::restarted(request, report, &measured.node, &message, now));
+    }
+    if is_proven(seen, current, journal) {
+        return finish(seen, current, journal);
+    }
+    if !paused {
+        return pause(current);
+    }
+    let back = |why: String| roll_back(seen, journal, why, now);
+    if is_overdue(current) {
+        return back(overdue(seen, current, journal));
+    }
+    // 4. Write. The file that new nodes begin with stays as it was until the end.
+    if let Some(owned) = &seen.answers.field_owned {
+        return back(crate::ops::configuration::field_owned(owned));
+    }
+    let (to, from) = (&journal.after, &journal.before);
+    match super::write(seen, current, to, from, &from.file) {
+        Err(why) => return back(why),
+        Ok(Some(step)) => return step,
+        Ok(None) => {}
+    }
+    // 5. Load, 6. restart.
+    if let Some((node, words)) = &seen.answers.put_back {
+        return back(format!("{node} would not take it: {words}"));
+    }
+    match course(seen, current, journal) {
+        Course::Act(step) => step,
+        Course::Await(what) => Step::Wait { what, on: Awaited::Servers },
+        Course::Failed(why) => back(why),
+        // 7. Prove.
+        Course::Arrived { expected, pending_restart } => match &seen.answers.proofs {
+            None => Step::Prove { nodes: expected, deadline_ms: super::timeout_ms(current) },
+            Some(proofs) => match proof::verdict(&expected, proofs, seen.catalogue()) {
+                Verdict::Failed(why) => back(why),
+                Verdict::NotYet(what) => Step::Wait { what, on: Awaited::Servers },
+                Verdict::Proven(remarks) => match request {
+                    None => resume(database),
+                    Some(request) => {
+                        let report = report::of_end(seen, current, pending_restart);
+                        let remarks = remarks.iter().map(|r| format!("; {r}")).collect::<String>();
+                        Step::Report(status::done_so_far(request, report, &remarks, now))
+                    }
+                },
+            },
+        },
+    }
+}
+
+fn overdue(seen: &Seen, current: &Current<'_>, journal: &Journal) -> String {
+    let what = match course(seen, current, journal) {
+        Course::Await(what) => what,
+        Course::Act(step) => step.word().to_owned(),
+        Course::Failed(why) => why,
+        Course::Arrived { .. } => "proofs".to_owned(),
+    };
+    format!("gave up waiting after {:?}: {what}", super::timeout(current))
+}
+
+/// 9. After the proof: the file for new nodes, resume, the end.
+fn finish(seen: &Seen, current: &Current<'_>, journal: &Journal) -> Step {
+    let Current { database, request, paused, now, .. } = *current;
+    if let Some(step) = paused.then(|| seal(seen, journal)).flatten() {
+        return step;
+    }
+    if paused {
+        return resume(database);
+    }
+    match request {
+        Some(request) => Step::Conclude(status::successful(request, now)),
+        None => Step::Nothing,
+    }
+}
+
+/// What new nodes begin with from now on: the target, but with what waits for a restart at the
+/// value that the primary runs with.
+fn seal(seen: &Seen, journal: &Journal) -> Option<Step> {
+    let target = Target::of(journal, seen.catalogue());
+    let file = match seen.primary().filter(|(_, server)| server.is_running()) {
+        Some((_, server)) => target.files(server, &BTreeMap::new(), &[]).now.render(),
+        None => node_file::set(&target.settings, target.base).text,
+    };
+    super::write_operator(seen, &journal.after.custom.inline, &file)
+}
