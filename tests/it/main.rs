@@ -1,5 +1,6 @@
 //! The one test binary: linking is most of a test build, and shared fixtures stay in one place.
 
+mod git;
 mod api_server;
 mod api_server;
 mod deploy;
