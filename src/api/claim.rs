@@ -9,6 +9,7 @@ use std::collections::BTreeSet;
 use serde::{Deserialize, Serialize};
 
 use super::names::{CommitId, RequestName};
+use super::ops_request::OpsPhase;
 
 /// Who configures a database, and what was applied.
 #[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
@@ -36,6 +37,26 @@ pub struct Claim {
     /// Our last request for this database: the tail of the chain.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub last_request: Option<RequestName>,
+    /// What `last_request` asked for. Written after the request was created, so that a request
+    /// which is named here and gone was deleted by somebody.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub asked: Option<Asked>,
+}
+
+/// What our last request asked for, and how it ended. Outlives the request.
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(rename_all = "camelCase")]
+pub struct Asked {
+    /// Digest of what was desired.
+    pub digest: String,
+    /// The commit that asked for it.
+    pub commit: CommitId,
+    /// Value of the annotation `pgitops.dev/retry` at that time: another one lifts the hold.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub retry: Option<String>,
+    /// How the request ended; absent while it is open.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub ended: Option<OpsPhase>,
 }
 
 impl Claim {
@@ -67,6 +88,12 @@ mod tests {
             replace: false,
             managed: ["work_mem".to_owned()].into(),
             last_request: Some(RequestName("orders-1".into())),
+            asked: Some(Asked {
+                digest: "y".into(),
+                commit: CommitId::parse(&"1".repeat(40)).unwrap(),
+                retry: None,
+                ended: Some(OpsPhase::Failed),
+            }),
         };
         assert_eq!(Claim::parse(&claim.render()), Some(claim));
         assert_eq!(Claim::parse("rubbish"), None);

@@ -185,6 +185,10 @@ pub mod annotations {
     pub const BASE: &str = "pgitops.dev/base";
     /// On a request: what asked for it, `commit` or `drift`.
     pub const CAUSE: &str = "pgitops.dev/cause";
+    /// On a request: JSON list of what it changes, each with name, before, after and class, so that
+    /// a note can be written when the values before are gone. Values of the sensitive tier are
+    /// hidden in it.
+    pub const CHANGES: &str = "pgitops.dev/changes";
     /// On a request: JSON of the parameters that `allowUnsafe` admits, name to reason.
     pub const ALLOW_UNSAFE: &str = "pgitops.dev/allow-unsafe";
     /// On a request: what ops must remember across a crash; JSON, ops' own.

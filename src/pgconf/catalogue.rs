@@ -346,6 +346,19 @@ impl Number {
 }
 
 impl Context {
+    /// The word of `pg_settings`.
+    pub fn as_str(self) -> &'static str {
+        match self {
+            Context::Internal => "internal",
+            Context::Postmaster => "postmaster",
+            Context::Sighup => "sighup",
+            Context::SuperuserBackend => "superuser-backend",
+            Context::Backend => "backend",
+            Context::Superuser => "superuser",
+            Context::User => "user",
+        }
+    }
+
     fn parse(text: &str) -> Option<Context> {
         Some(match text {
             "internal" => Context::Internal,
@@ -357,5 +370,112 @@ impl Context {
             "user" => Context::User,
             _ => return None,
         })
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    fn value(text: &str) -> Value {
+        Value::new(text).unwrap()
+    }
+
+    #[test]
+    fn every_row_of_every_table_is_read() {
+        for (major, table) in MAJORS.into_iter().zip(TABLES) {
+            let catalogue = Catalogue::for_major(major).unwrap();
+            assert_eq!(catalogue.iter().count(), table.lines().count() - 1, "{major}");
+            assert!(catalogue.version().starts_with(&format!("{major}.")), "{major}");
+            for parameter in catalogue.iter() {
+                // The server takes its own built-in values.
+                if let Some(boot) = parameter.boot() {
+                    let normalised = catalogue.normalise(parameter.name(), &value(boot));
+                    assert!(normalised.is_ok(), "{major} {}: {normalised:?}", parameter.name());
+                }
+            }
+        }
+        assert!(Catalogue::for_major(12).is_none());
+    }
+
+    #[test]
+    fn versions_are_found_however_they_are_written() {
+        for version in ["15", "15.18", "15-bookworm"] {
+            assert_eq!(
+                Catalogue::for_version(version).map(Catalogue::major),
+                Some(15),
+                "{version}"
+            );
+        }
+        assert!(Catalogue::for_version("latest").is_none());
+    }
+
+    #[test]
+    fn contexts_differ_by_major() {
+        let context =
+            |major, name| Catalogue::for_major(major).unwrap().get(name).unwrap().context();
+        assert_eq!(context(15, "autovacuum_max_workers"), Context::Postmaster);
+        assert_eq!(context(18, "autovacuum_max_workers"), Context::Sighup);
+        assert_eq!(context(15, "LOG_Connections"), Context::SuperuserBackend);
+    }
+
+    #[test]
+    fn unknown_names_are_explained() {
+        fn check(major: u32, name: &str, expected: &str) {
+            let problem = Catalogue::for_major(major).unwrap().unknown(name);
+            assert_eq!(problem.to_string(), expected);
+        }
+        check(15, "work_memm", "work_memm: PostgreSQL 15 has no such parameter; write work_mem");
+        check(15, "frobnicate", "frobnicate: PostgreSQL 15 has no such parameter; remove it");
+        check(
+            15,
+            "io_method",
+            "io_method: PostgreSQL 15 has no such parameter (it is in 18); remove it",
+        );
+        check(
+            18,
+            "ssl_ecdh_curve",
+            "ssl_ecdh_curve: this is the old name of ssl_groups in PostgreSQL 18; write ssl_groups",
+        );
+        check(
+            15,
+            "auto_explain.log_analyze",
+            "auto_explain.log_analyze: belongs to an extension, so its value was not checked",
+        );
+    }
+
+    #[test]
+    fn values_are_equal_as_the_server_sees_them() {
+        fn check(name: &str, a: &str, b: &str, expected: bool) {
+            let catalogue = Catalogue::for_major(15).unwrap();
+            assert_eq!(catalogue.same(name, &value(a), &value(b)), expected, "{name} {a} {b}");
+        }
+        check("work_mem", "1GB", "1024MB", true);
+        check("work_mem", "1024", "1MB", true);
+        check("fsync", "true", "on", true);
+        check("max_connections", "0x64", "100", true);
+        check("shared_buffers", "0.1GB", "102MB", true);
+        check("wal_level", "hot_standby", "REPLICA", true);
+        check("wal_compression", "on", "pglz", true);
+        check("TimeZone", "europe/berlin", "Europe/Berlin", true);
+        check("search_path", "A", "a", false);
+        check("work_mem", "junk", "junk", true);
+        check("work_mem", "junk", "1MB", false);
+        check("x.y", "1", "01", false);
+    }
+
+    #[test]
+    fn a_server_runs_with_a_value_when_it_reports_it() {
+        fn check(name: &str, wanted: &str, reset_val: &str, expected: bool) {
+            let catalogue = Catalogue::for_major(15).unwrap();
+            assert_eq!(catalogue.runs_with(name, &value(wanted), reset_val), expected, "{name}");
+        }
+        check("shared_buffers", "128MB", "16384", true);
+        check("shared_buffers", "128MB", "16385", false);
+        check("wal_buffers", "-1", "512", true);
+        check("wal_buffers", "1MB", "512", false);
+        check("log_file_mode", "0640", "416", true);
+        check("timezone", "utc", "UTC", true);
+        check("archive_command", "", "", true);
     }
 }

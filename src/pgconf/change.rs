@@ -130,3 +130,57 @@ impl fmt::Debug for Change {
         fmt::Display::fmt(self, f)
     }
 }
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    fn check(before: &str, after: &str, expected: &[&str]) {
+        let read = |text| Settings::parse(text).unwrap();
+        let catalogue = Catalogue::for_major(15).unwrap();
+        let changes = Change::between(&read(before), &read(after), catalogue);
+        let lines: Vec<String> = changes.iter().map(Change::to_string).collect();
+        assert_eq!(lines, expected, "{before} / {after}");
+    }
+
+    #[test]
+    fn only_what_differs_to_the_server_is_a_change() {
+        check("work_mem = 1GB\nfsync = on", "Work_Mem = 1024MB\nfsync = true", &[]);
+        check(
+            "work_mem = 4MB\nmax_connections = 200\nport = 1",
+            "max_connections = 250\nwork_mem = 16MB\nlog_connections = on\nx.y = 1",
+            &[
+                "max_connections 200 -> 250 (restart)",
+                "work_mem 4MB -> 16MB (reload)",
+                "log_connections unset -> on (reload, new sessions)",
+                "x.y unset -> 1 (reload)",
+                "port 1 -> unset (restart)",
+            ],
+        );
+    }
+
+    #[test]
+    fn the_built_in_value_costs_no_restart() {
+        check("", "max_connections = 100", &["max_connections unset -> 100 (reload)"]);
+        check("max_connections = 0x64", "", &["max_connections 0x64 -> unset (reload)"]);
+        check("max_connections = 101", "", &["max_connections 101 -> unset (restart)"]);
+    }
+
+    #[test]
+    fn secrets_do_not_appear() {
+        check(
+            "",
+            "restore_command = 'curl -u me:pw'",
+            &["restore_command unset -> (hidden) (reload)"],
+        );
+    }
+
+    #[test]
+    fn the_class_follows_the_major() {
+        let of = |major, name| Class::of(name, Catalogue::for_major(major).unwrap());
+        assert_eq!(of(15, "autovacuum_max_workers"), Class::Restart);
+        assert_eq!(of(18, "autovacuum_max_workers"), Class::Reload);
+        assert_eq!(of(15, "nonsense"), Class::Refused);
+        assert_eq!(of(15, "block_size"), Class::Refused);
+    }
+}

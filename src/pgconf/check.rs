@@ -96,3 +96,54 @@ fn check_one(
     }
     (Some(normalised), problems)
 }
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    fn check_text(text: &str, allowed: &[&str], expected: &[&str]) -> Checked {
+        let settings = Settings::parse(text).unwrap();
+        let allowed = allowed.iter().map(|name| Name::new(name).unwrap()).collect();
+        let checked = check(&settings, Catalogue::for_major(15).unwrap(), &allowed);
+        let lines: Vec<String> = checked.problems.iter().map(Problem::to_string).collect();
+        assert_eq!(lines, expected, "{text}");
+        checked
+    }
+
+    #[test]
+    fn a_sound_document_has_no_problems() {
+        let checked = check_text("max_connections = 250\nwork_mem = 16MB\nfsync = on\n", &[], &[]);
+        assert!(checked.is_accepted());
+        let work_mem = &checked.values[&Name::new("work_mem").unwrap()];
+        assert_eq!((work_mem.text.as_str(), work_mem.shown.as_str()), ("16384", "16MB"));
+    }
+
+    #[test]
+    fn each_fault_is_named_with_place_and_cure() {
+        let checked = check_text(
+            "port = 5433\nwork_memm = 1MB\nserver_version = 3\nshared_buffers = '12gb'\n\
+             transaction_isolation = serializable\nfsync = off\nautovacuum = off\n\
+             work_mem = 1024\nx.y = 1\n",
+            &["autovacuum"],
+            &[
+                "1:8 port: belongs to the operator, which sets it itself; remove it",
+                "2:13 work_memm: PostgreSQL 15 has no such parameter; write work_mem",
+                "3:18 server_version: is reported by the server and cannot be set; remove it",
+                "4:18 shared_buffers: unknown unit \"gb\"; write 12GB",
+                "5:25 transaction_isolation: has no effect in a file: every transaction begins with \
+                 its own; write default_transaction_isolation",
+                "6:9 fsync: off puts data at risk; remove it, or add allowUnsafe.fsync with a reason",
+                "8:12 work_mem: 1024 has no unit and means 1MB; write 1MB",
+                "9:7 x.y: belongs to an extension, so its value was not checked",
+            ],
+        );
+        assert!(!checked.is_accepted());
+        assert_eq!(checked.problems.iter().filter(|p| !p.is_refusal()).count(), 2);
+    }
+
+    #[test]
+    fn warnings_alone_stop_nothing() {
+        let expected = ["1:12 work_mem: 1024 has no unit and means 1MB; write 1MB"];
+        assert!(check_text("work_mem = 1024\n", &[], &expected).is_accepted());
+    }
+}

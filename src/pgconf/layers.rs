@@ -128,3 +128,58 @@ impl fmt::Display for Layer {
         f.pad(self.as_str())
     }
 }
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    fn layers() -> Layers {
+        let read = |text| Settings::parse(text).unwrap();
+        Layers {
+            provisioner: read("max_wal_senders = 10\nshared_buffers = 256MB\nport = 1"),
+            tuning: read("work_mem = 5MB\nshared_buffers = 512MB"),
+            user: read("work_mem = 7MB"),
+            inline: read("WORK_MEM = 16MB\nmax_connections = 250\nport = 2"),
+            owned: read("port = 5432"),
+        }
+    }
+
+    #[test]
+    fn the_strongest_layer_wins_and_is_named() {
+        let effective = layers().effective();
+        assert_eq!(
+            effective.settings.render(),
+            "max_wal_senders = '10'\nshared_buffers = '512MB'\nport = '5432'\n\
+             work_mem = '16MB'\nmax_connections = '250'\n"
+        );
+        let source = |name| effective.sources[&Name::new(name).unwrap()];
+        assert_eq!(source("shared_buffers"), Layer::Tuning);
+        assert_eq!(source("work_mem"), Layer::Inline);
+        assert_eq!(source("port"), Layer::Owned);
+        assert!(!layers().file().render().contains("port"));
+    }
+
+    #[test]
+    fn a_removed_parameter_falls_to_the_next_layer() {
+        fn check(layer: Layer, name: &str, expected: (Layer, Option<&str>)) {
+            let (layers, name) = (layers(), Name::new(name).unwrap());
+            let (fell_to, value) = layers.below(layer, &name);
+            assert_eq!((fell_to, value.map(Value::as_str)), expected, "{name}");
+        }
+        check(Layer::Inline, "work_mem", (Layer::User, Some("7MB")));
+        check(Layer::User, "work_mem", (Layer::Tuning, Some("5MB")));
+        check(Layer::Inline, "max_connections", (Layer::BuiltIn, None));
+        check(Layer::Tuning, "shared_buffers", (Layer::Provisioner, Some("256MB")));
+        check(Layer::BuiltIn, "work_mem", (Layer::BuiltIn, None));
+    }
+
+    #[test]
+    fn the_built_in_value_is_the_last_resort() {
+        let catalogue = Catalogue::for_major(15).unwrap();
+        let in_effect = |name| layers().in_effect(&Name::new(name).unwrap(), catalogue);
+        assert_eq!(in_effect("work_mem").unwrap().as_str(), "16MB");
+        assert_eq!(in_effect("fsync").unwrap().as_str(), "on");
+        assert_eq!(layers().source(&Name::new("fsync").unwrap()), Layer::BuiltIn);
+        assert_eq!(layers().source(&Name::new("port").unwrap()), Layer::Owned);
+    }
+}

@@ -6,7 +6,10 @@
 //! values that [`Value`] cannot hold, each of which the server would misread in silence.
 //! Leaves duplicates and meaning to [`settings`](super::settings). Never follows an include.
 
-use super::name::{DIRECTIVES, Name, Value, is_letter, is_letter_or_digit};
+mod scan;
+
+use self::scan::{Kind, Token};
+use super::name::{DIRECTIVES, Name, Value};
 use super::problem::{Position, Problem};
 use super::settings::quote;
 use super::suggest;
@@ -111,28 +114,6 @@ fn position(text: &str, byte: usize) -> Position {
     Position::new(u32::try_from(line).unwrap_or(u32::MAX), u32::try_from(column).unwrap_or(1))
 }
 
-/// The kinds of token of the server's scanner. No token spans a line.
-#[derive(Debug, Clone, Copy, PartialEq, Eq)]
-enum Kind {
-    Id,
-    QualifiedId,
-    String,
-    Unquoted,
-    Integer,
-    Real,
-    Equals,
-    Error,
-    End,
-}
-
-/// A token and where it stands in its line, in bytes.
-#[derive(Debug, Clone, Copy)]
-struct Token {
-    kind: Kind,
-    start: usize,
-    end: usize,
-}
-
 /// One line, without its newline.
 #[derive(Clone, Copy)]
 struct Line<'a> {
@@ -176,7 +157,9 @@ impl<'a> Line<'a> {
         let word = self.of(name);
         let text = self.of(value);
         let text = match value.kind {
-            Kind::String => unescape(text).map_err(|problem| problem.at(value_at).of(word))?,
+            Kind::String => {
+                scan::unescape(text).map_err(|problem| problem.at(value_at).of(word))?
+            }
             Kind::Id
             | Kind::Unquoted
             | Kind::Integer
@@ -194,19 +177,8 @@ impl<'a> Line<'a> {
         Ok(Item::Assignment { name, value, name_at, value_at })
     }
 
-    /// The token at or after a byte of the line; white space and a comment are passed over.
     fn token(self, from: usize) -> Token {
-        let bytes = self.text.as_bytes();
-        let start = from + count(&bytes[from..], |byte| matches!(byte, b' ' | b'\t' | b'\r'));
-        let rest = &bytes[start..];
-        let (kind, length) = match rest.first() {
-            None | Some(b'#') => (Kind::End, rest.len()),
-            Some(b'=') => (Kind::Equals, 1),
-            Some(b'\'') => string(rest).map_or((Kind::Error, 1), |length| (Kind::String, length)),
-            Some(first) if is_letter(*first) => word(rest),
-            Some(_) => number(rest).unwrap_or((Kind::Error, 1)),
-        };
-        Token { kind, start, end: start + length }
+        scan::token(self.text, from)
     }
 
     fn of(self, token: Token) -> &'a str {
@@ -297,114 +269,106 @@ impl<'a> Line<'a> {
     }
 }
 
-fn count(bytes: &[u8], is: impl Fn(u8) -> bool) -> usize {
-    bytes.iter().take_while(|byte| is(**byte)).count()
-}
+#[cfg(test)]
+mod tests {
+    use super::*;
 
-/// `ID`, `ID.ID` or an unquoted string: the longest, and on a tie the first of these.
-fn word(bytes: &[u8]) -> (Kind, usize) {
-    let id = count(bytes, is_letter_or_digit);
-    let qualified = match bytes.get(id..) {
-        Some([b'.', second, ..]) if is_letter(*second) => {
-            id + 1 + count(&bytes[id + 1..], is_letter_or_digit)
-        }
-        _ => 0,
-    };
-    let unquoted = count(bytes, |byte| {
-        is_letter_or_digit(byte) || matches!(byte, b'-' | b'.' | b'_' | b':' | b'/')
-    });
-    if unquoted == id {
-        (Kind::Id, id)
-    } else if unquoted == qualified {
-        (Kind::QualifiedId, qualified)
-    } else {
-        (Kind::Unquoted, unquoted)
+    /// One line: either the value it assigns, or its problem.
+    fn check(text: &str, expected: Result<&str, &str>) {
+        let lexed = lex(text);
+        let got = match (lexed.problems.first(), lexed.items.first()) {
+            (Some(problem), _) => Err(problem.to_string()),
+            (None, Some(Item::Assignment { value, .. })) => Ok(value.as_str().to_owned()),
+            (None, Some(Item::Include { directive, .. })) => Ok(format!("({directive})")),
+            (None, None) => Ok("(nothing)".to_owned()),
+        };
+        let expected = expected.map(str::to_owned).map_err(str::to_owned);
+        assert_eq!(got, expected, "{text:?}");
     }
-}
 
-/// `'…'`, with `''` and backslash escapes inside; `None` if it is not closed.
-fn string(bytes: &[u8]) -> Option<usize> {
-    let mut at = 1;
-    loop {
-        match bytes.get(at)? {
-            b'\\' => {
-                bytes.get(at + 1)?;
-                at += 2;
-            }
-            b'\'' if bytes.get(at + 1) == Some(&b'\'') => at += 2,
-            b'\'' => return Some(at + 1),
-            _ => at += 1,
+    #[test]
+    fn values_that_the_server_takes_without_quotes() {
+        for value in ["8MB", ".5", "1.", "+8192", "0x1000", "log/x", "a:b/c-d.e", "größe", "a.b.c"]
+        {
+            check(&format!("x = {value}"), Ok(value));
+            check(&format!("x {value}#c"), Ok(value));
         }
+        check("x='a''b\\'c\\\\d\\101\\t'", Ok("a'b'c\\dA\t"));
+        check("x = a#b", Ok("a"));
+        check("\tx\t=\t'on'\t\r", Ok("on"));
+        check("  # x = 1", Ok("(nothing)"));
+        check("INCLUDE_IF_EXISTS 'other.conf'", Ok("(INCLUDE_IF_EXISTS)"));
     }
-}
 
-/// An integer with letters glued on, or a real without: the longer, and on a tie the integer.
-fn number(bytes: &[u8]) -> Option<(Kind, usize)> {
-    let sign = usize::from(matches!(bytes.first(), Some(b'+' | b'-')));
-    let digits = count(&bytes[sign..], |byte| byte.is_ascii_digit());
-    let mut integer = 0;
-    if digits > 0 {
-        let mut end = sign + digits;
-        if bytes[sign..].starts_with(b"0x") {
-            let hex = count(&bytes[sign + 2..], |byte| byte.is_ascii_hexdigit());
-            end = if hex > 0 { sign + 2 + hex } else { end };
+    #[test]
+    fn values_that_need_quotes_are_named_with_the_cure() {
+        for value in ["0.5GB", "1e3", "8 MB", "/path", "127.0.0.1", "*", "a,b", "%m", "a@b", "a.b"]
+        {
+            let message = format!("1:5 x: this value needs quotes; write x = '{value}'");
+            check(&format!("x = {value} # why"), Err(&message));
         }
-        integer = end + count(&bytes[end..], |byte| byte.is_ascii_alphabetic());
+        check("x = \"on\"", Err("1:5 x: this value needs quotes; write x = 'on'"));
+        check(
+            "primary_conninfo = host=a password=b",
+            Err("1:20 primary_conninfo: this value needs quotes; write primary_conninfo = '…'"),
+        );
     }
-    let mut real = 0;
-    if bytes.get(sign + digits) == Some(&b'.') {
-        let point = sign + digits + 1;
-        real = point + count(&bytes[point..], |byte| byte.is_ascii_digit());
-        if let Some(b'e' | b'E') = bytes.get(real) {
-            let sign = usize::from(matches!(bytes.get(real + 1), Some(b'+' | b'-')));
-            let from = (real + 1 + sign).min(bytes.len());
-            let exponent = count(&bytes[from..], |byte| byte.is_ascii_digit());
-            real = if exponent > 0 { from + exponent } else { real };
-        }
-    }
-    match (integer, real) {
-        (0, 0) => None,
-        (integer, real) if integer >= real => Some((Kind::Integer, integer)),
-        (_, real) => Some((Kind::Real, real)),
-    }
-}
 
-/// What stands between the quotes, as the server's `DeescapeQuotedString` reads it.
-fn unescape(quoted: &str) -> Result<String, Problem> {
-    let mut bytes = quoted[1..quoted.len() - 1].bytes().peekable();
-    let mut text = Vec::new();
-    while let Some(byte) = bytes.next() {
-        match byte {
-            // Within the string a quote stands only in pairs.
-            b'\'' => {
-                bytes.next();
-                text.push(b'\'');
-            }
-            b'\\' => match bytes.next() {
-                Some(b'b') => text.push(8),
-                Some(b'f') => text.push(12),
-                Some(b'n') => text.push(b'\n'),
-                Some(b'r') => text.push(b'\r'),
-                Some(b't') => text.push(b'\t'),
-                Some(digit @ b'0'..=b'7') => {
-                    let mut octal = u32::from(digit - b'0');
-                    for _ in 0..2 {
-                        let Some(digit) = bytes.next_if(|byte| (b'0'..=b'7').contains(byte)) else {
-                            break;
-                        };
-                        octal = octal * 8 + u32::from(digit - b'0');
-                    }
-                    // The server keeps one byte of it.
-                    text.push(u8::try_from(octal & 0xff).unwrap_or_default());
-                }
-                Some(other) => text.push(other),
-                None => {}
-            },
-            other => text.push(other),
-        }
+    #[test]
+    fn syntax_errors_say_where_and_what_to_write() {
+        check("x =", Err("1:4 x: no value; write x = 'value'"));
+        check("x = = 1", Err("1:5 x: more than one =; write x = 'value'"));
+        check(
+            "x = 'it's'",
+            Err("1:9 x: something follows the closing quote; \
+                 remove it; write '' for a quote within the value"),
+        );
+        check(
+            "\nx = 'abc # d",
+            Err("2:5 x: the quote is not closed on this line; \
+                 close it; write '' for a quote within the value"),
+        );
+        check("= 1", Err("1:1 the line has no parameter before the =; write name = 'value'"));
+        check(
+            "work-mem = 1",
+            Err("1:1 work-mem: not a parameter's name; it has letters, digits and _, \
+                 and begins with no digit; write work_mem"),
+        );
+        check(
+            "a.b.c = 1",
+            Err("1:1 a.b.c: a parameter's name has at most one dot; write name = 'value'"),
+        );
     }
-    String::from_utf8(text).map_err(|_| {
-        Problem::refused("the octal escapes do not make UTF-8 text")
-            .instead("write the characters themselves")
-    })
+
+    #[test]
+    fn what_the_server_would_misread_in_silence_is_refused() {
+        let nul = "a NUL byte, at which the server would cut the value; remove it";
+        check("x = 'é\0'", Err(&format!("1:7 {nul}")));
+        check("x = '\\000'", Err(&format!("1:5 x: {nul}")));
+        check(
+            "\u{feff}x = 1",
+            Err(
+                "1:1 the file begins with a byte order mark, which the server takes for a letter; \
+                 save the file without it",
+            ),
+        );
+        check(
+            "x = 'a\\nb'",
+            Err("1:5 x: a line break, which a value cannot hold; write the value on one line"),
+        );
+        let lexed = lex_bytes(b"x = 1\ny = '\xff'\n");
+        assert_eq!(
+            lexed.problems[0].to_string(),
+            "2:6 not UTF-8 text; the server would load it and its clients would fail; \
+             save the file as UTF-8"
+        );
+    }
+
+    #[test]
+    fn every_line_is_read_and_problems_are_limited() {
+        let lexed = lex("a = 1\nb\nc = 3\n=\n");
+        assert_eq!((lexed.items.len(), lexed.problems.len()), (2, 2));
+        assert_eq!(lex(&"=\n".repeat(1000)).problems.len(), PROBLEM_LIMIT);
+        assert_eq!(lex(&" ".repeat(TEXT_LIMIT + 1)).problems.len(), 1);
+    }
 }

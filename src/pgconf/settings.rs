@@ -269,3 +269,89 @@ impl fmt::Debug for Settings {
         f.debug_map().entries(shown).finish()
     }
 }
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    fn parse(text: &str) -> Settings {
+        Settings::parse(text).unwrap()
+    }
+
+    fn name(name: &str) -> Name {
+        Name::new(name).unwrap()
+    }
+
+    #[test]
+    fn the_last_value_counts_at_the_first_place() {
+        let settings = parse("Work_Mem = bad\nport = 1\nwork_mem = 4MB\n");
+        assert_eq!(settings.render(), "Work_Mem = '4MB'\nport = '1'\n");
+        assert_eq!(settings.value_of("WORK_MEM"), Some("4MB"));
+        assert_eq!(settings.position(&name("work_mem")), Some(Position::new(3, 12)));
+        assert_eq!(settings.len(), 2);
+    }
+
+    #[test]
+    fn merge_replace_and_remove_keep_order() {
+        let mut settings = parse("a = 1\nb = 2\nc = 3\n");
+        settings.merge(&parse("d = 4\nB = 5\n"));
+        assert_eq!(settings.render(), "a = '1'\nb = '5'\nc = '3'\nd = '4'\n");
+        assert_eq!(settings.remove(&name("A")).unwrap().as_str(), "1");
+        assert_eq!(settings.remove(&name("a")), None);
+        assert_eq!(settings.render(), "b = '5'\nc = '3'\nd = '4'\n");
+        settings.merge(&parse("a = 6"));
+        assert_eq!(settings.render(), "b = '5'\nc = '3'\nd = '4'\na = '6'\n");
+        settings.replace(&parse("z = 1"));
+        assert_eq!(settings.render(), "z = '1'\n");
+    }
+
+    #[test]
+    fn a_value_waits_at_its_old_state() {
+        let (old, new) =
+            (parse("a = 1\nkeep = x\ngone = y\n"), parse("a = 2\nkeep = z\nnew = 1\n"));
+        let held = new.holding(&old, |name| !name.eq_ignore_ascii_case("a"));
+        assert_eq!(held.render(), "a = '2'\nkeep = 'x'\ngone = 'y'\n");
+        assert_eq!(new.holding(&old, |_| false), new);
+        assert_eq!(new.holding(&old, |_| true), old);
+    }
+
+    #[test]
+    fn writing_never_lets_a_value_out_of_its_quotes() {
+        let settings = Settings::from_pairs([("a", "it's \\ # = \"x\""), ("b", "")]).unwrap();
+        assert_eq!(settings.render(), "a = 'it''s \\\\ # = \"x\"'\nb = ''\n");
+        assert_eq!(parse(&settings.render()), settings);
+        let problems = Settings::from_pairs([("a", "1\nfsync = off"), ("b\nc", "1")]).unwrap_err();
+        assert_eq!(problems.len(), 2);
+        assert_eq!(problems[0].parameter.as_deref(), Some("a"));
+    }
+
+    #[test]
+    fn includes_are_refused_with_their_place() {
+        let problems = Settings::parse("a = 1\n include_dir 'x'\nb\n").unwrap_err();
+        let lines: Vec<String> = problems.iter().map(Problem::to_string).collect();
+        assert_eq!(
+            lines,
+            [
+                "2:2 include_dir: other files cannot be included; \
+                 write the parameters of that file here",
+                "3:2 b: no value; write b = 'value'",
+            ]
+        );
+    }
+
+    #[test]
+    fn equality_ignores_order_and_spelling() {
+        assert_eq!(parse("a = 1\nb = 2"), parse("B = 2\nA = 1"));
+        assert_ne!(parse("a = 1"), parse("a = 1\nb = 2"));
+        assert_ne!(parse("a = 1"), parse("a = 01"));
+    }
+
+    #[test]
+    fn secrets_are_hidden() {
+        let settings = parse("work_mem = 4MB\nprimary_conninfo = 'password=xyz'\n");
+        let debug = format!("{settings:?}");
+        assert!(debug.contains("4MB") && !debug.contains("xyz"), "{debug}");
+        let text = settings.hide_in("invalid \"password=xyz\" here, not 4MB");
+        assert_eq!(text, "invalid \"(hidden)\" here, not 4MB");
+    }
+}

@@ -202,3 +202,76 @@ pub fn shown_by<'a>(name: &Name, value: &'a Value, catalogue: &Catalogue) -> Cow
         },
     }
 }
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn every_parameter_has_its_tier() {
+        fn check(name: &str, expected: Tier) {
+            assert_eq!(tier(name), expected, "{name}");
+        }
+        check("PORT", Tier::Owned);
+        check("primary_conninfo", Tier::Owned);
+        check("recovery_target_time", Tier::Owned);
+        check("pgitops.revision", Tier::Owned);
+        check("ssl_passphrase_command", Tier::Owned);
+        check("ssl_ciphers", Tier::Free);
+        check("fsync", Tier::Unsafe);
+        check("wal_level", Tier::Unsafe);
+        check("max_connections", Tier::Ordered);
+        check("session_preload_libraries", Tier::SessionRisk);
+        check("shared_preload_libraries", Tier::Free);
+        check("work_mem", Tier::Free);
+    }
+
+    #[test]
+    fn every_listed_name_exists_in_some_version() {
+        let known = |name: &str| {
+            super::super::catalogue::MAJORS
+                .into_iter()
+                .filter_map(Catalogue::for_major)
+                .any(|catalogue| catalogue.iter().any(|p| matches(name, &p.name().to_lowercase())))
+        };
+        let unsafe_names = UNSAFE.iter().map(|(name, _)| *name);
+        let names = OWNED.into_iter().chain(unsafe_names).chain(ORDERED).chain(SESSION_RISK);
+        for name in names.chain(SENSITIVE).filter(|name| *name != "pgitops.*") {
+            assert!(known(name), "{name}");
+        }
+    }
+
+    #[test]
+    fn only_the_dangerous_value_is_unsafe() {
+        fn check(name: &str, value: &str, expected: bool) {
+            let (value, catalogue) =
+                (Value::new(value).unwrap(), Catalogue::for_major(15).unwrap());
+            assert_eq!(is_unsafe(name, &value, catalogue), expected, "{name}");
+        }
+        check("fsync", "false", true);
+        check("FSYNC", "true", false);
+        check("autovacuum", "off", true);
+        check("zero_damaged_pages", "1", true);
+        check("session_replication_role", "origin", false);
+        check("session_replication_role", "replica", true);
+        check("wal_level", "minimal", true);
+        check("wal_level", "logical", false);
+        check("work_mem", "1MB", false);
+        assert!(lowers_wal_level("logical", "replica"));
+        assert!(!lowers_wal_level("replica", "logical"));
+    }
+
+    #[test]
+    fn values_that_may_be_secrets_are_masked() {
+        for name in ["Primary_Conninfo", "archive_command", "my_ext.api_key", "x.db_password"] {
+            assert!(is_sensitive(name), "{name}");
+        }
+        for name in ["work_mem", "password_encryption", "ssl_key_file", "search_path"] {
+            assert!(!is_sensitive(name), "{name}");
+        }
+        let (name, value) = (Name::new("x.secret").unwrap(), Value::new("s3").unwrap());
+        assert_eq!(shown(&name, &value), HIDDEN);
+        let (name, value) = (Name::new("work_mem").unwrap(), Value::new("0.1GB").unwrap());
+        assert_eq!(shown_by(&name, &value, Catalogue::for_major(15).unwrap()), "102MB");
+    }
+}

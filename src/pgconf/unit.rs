@@ -4,8 +4,6 @@
 //! tables included: what rounds there rounds here. Never reads or writes a whole value; that is
 //! for [`value`](super::value).
 
-use super::suggest;
-
 /// The unit in which a server keeps a parameter (column `unit` of `pg_settings`), such as `kB`,
 /// `8kB` or `ms`, with the units one may write for it.
 #[derive(Debug, Clone, PartialEq)]
@@ -140,7 +138,6 @@ impl Unit {
             .and_then(|(_, unit)| known(unit))
             .or_else(|| self.words().find(|known| known.eq_ignore_ascii_case(word)))
             .or_else(|| (lower == "m").then(|| known("MB").or_else(|| known("min"))).flatten())
-            .or_else(|| suggest::nearest(word, self.words()).and_then(known))
     }
 }
 

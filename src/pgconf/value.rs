@@ -1,10 +1,12 @@
 //! One value of one parameter, as the server understands it.
 //!
 //! Follows `parse_and_validate_value` of the server's `guc.c`: number, unit, rounding, range, and
-//! the checks of single parameters that change a value ([`HOOKS`]). Stricter than the server in one
+//! the checks of single parameters ([`hook`]). Stricter than the server in one
 //! point: a value that is something and rounds to 0 is refused, because 0 usually means "disabled".
 //! Leaves names and tiers to [`check`](super::check). Never looks at other parameters: what two of
 //! them may not be together is for the server's dry run.
+
+mod hook;
 
 use std::fmt;
 
@@ -75,10 +77,10 @@ pub fn normalise(parameter: &Parameter, value: &Value) -> Result<Normalised, Ref
     let text = value.as_str();
     match parameter.kind() {
         Kind::Bool => boolean(text).map(plain).ok_or_else(|| not_boolean(text)),
-        Kind::Integer(number) => integer(parameter.name(), number, text),
+        Kind::Integer(number) => integer(parameter, number, text),
         Kind::Real(number) => real(number, text),
         Kind::Enum { words, aliases } => word(parameter, words, aliases, text),
-        Kind::Text => text::canonical(parameter.name(), text).map(plain),
+        Kind::Text => text::canonical(parameter.name(), parameter.major(), text).map(plain),
     }
 }
 
@@ -115,7 +117,7 @@ fn not_boolean(text: &str) -> Refusal {
     }
 }
 
-fn integer(name: &str, range: &Number, text: &str) -> Result<Normalised, Refusal> {
+fn integer(parameter: &Parameter, range: &Number, text: &str) -> Result<Normalised, Refusal> {
     let read = number::read_integer(text).ok_or_else(|| not_number(range, text))?;
     let (base, bare) = in_base_unit(range, text, read)?;
     let rounded = base.round_ties_even();
@@ -130,22 +132,26 @@ fn integer(name: &str, range: &Number, text: &str) -> Result<Normalised, Refusal
     }
     // In range of i32, so nothing is lost.
     let asked = rounded as i64;
-    let hooked = hook(name, asked, range)?;
+    let hooked = hook::apply(parameter, asked, range)?;
     let shown = range.show(hooked as f64);
     let remark = if hooked != asked {
-        Some(format!("{} is raised by the server to {shown}", suggest::clip(text)))
+        remark(text, format!("is raised by the server to {shown}"), None)
     } else if bare && hooked > 0 {
-        let message = format!("{} has no unit and means {shown}", text.trim());
-        let instead = Some(format!("write {shown}"));
-        let remark = Some(Remark { message, instead });
-        return Ok(Normalised { text: hooked.to_string(), shown, remark });
+        without_unit(text, &shown)
     } else if base != rounded {
-        Some(format!("{} is rounded to {shown}", suggest::clip(text)))
+        remark(text, format!("is rounded to {shown}"), None)
     } else {
         None
     };
-    let remark = remark.map(|message| Remark { message, instead: None });
     Ok(Normalised { text: hooked.to_string(), shown, remark })
+}
+
+fn remark(text: &str, what: String, instead: Option<String>) -> Option<Remark> {
+    Some(Remark { message: format!("{} {what}", suggest::clip(text.trim())), instead })
+}
+
+fn without_unit(text: &str, shown: &str) -> Option<Remark> {
+    remark(text, format!("has no unit and means {shown}"), Some(format!("write {shown}")))
 }
 
 fn real(range: &Number, text: &str) -> Result<Normalised, Refusal> {
@@ -158,10 +164,7 @@ fn real(range: &Number, text: &str) -> Result<Normalised, Refusal> {
         return Err(out_of_range(range, text, base));
     }
     let shown = range.show(base);
-    let remark = (bare && base > 0.0).then(|| Remark {
-        message: format!("{} has no unit and means {shown}", text.trim()),
-        instead: Some(format!("write {shown}")),
-    });
+    let remark = if bare && base > 0.0 { without_unit(text, &shown) } else { None };
     Ok(Normalised { text: number::format_g(base), shown, remark })
 }
 
@@ -216,7 +219,7 @@ fn rounds_to_zero(range: &Number, text: &str) -> Refusal {
         if range.min <= 0.0 && range.max >= 0.0 { "write 0 if you mean 0, or" } else { "write" };
     Refusal {
         why: Why::RoundsToZero,
-        message: format!("{} is rounded to 0", suggest::clip(text)),
+        message: format!("{} is rounded to 0", suggest::clip(text.trim())),
         instead: Some(format!("{zero} at least {least}")),
     }
 }
@@ -275,43 +278,6 @@ const BUILD_WORDS: [(&str, u32, &str); 4] = [
     ("io_method", 18, "io_uring"),
 ];
 
-/// What the server's own check of one integer parameter does to a value in range.
-enum Hook {
-    /// A value below this (other than the special one) is raised to it.
-    Raise { to: i64, special: i64 },
-    /// 0 or at least this.
-    ZeroOrAtLeast(i64),
-    /// A multiple of this.
-    MultipleOf(i64),
-}
-
-/// Checks of single integer parameters in the server's sources; found again by the oracle test,
-/// which compares every parameter with the servers.
-const HOOKS: [(&str, Hook); 0] = [];
-
-fn hook(name: &str, value: i64, range: &Number) -> Result<i64, Refusal> {
-    let Some((_, hook)) = HOOKS.iter().find(|(hooked, _)| *hooked == name) else {
-        return Ok(value);
-    };
-    let refuse = |message: String, instead: String| {
-        Err(Refusal { why: Why::Range, message, instead: Some(instead) })
-    };
-    let shown = range.show(value as f64);
-    match hook {
-        Hook::Raise { to, special } => Ok(if value == *special { value } else { value.max(*to) }),
-        Hook::ZeroOrAtLeast(least) if value != 0 && value < *least => {
-            let least = range.show(*least as f64);
-            refuse(format!("{shown} is neither 0 nor {least} or more"), format!("write {least}"))
-        }
-        Hook::MultipleOf(factor) if value % factor != 0 => {
-            let next = range.show(((value / factor + 1) * factor) as f64);
-            let factor = range.show(*factor as f64);
-            refuse(format!("{shown} is no multiple of {factor}"), format!("write {next}"))
-        }
-        Hook::ZeroOrAtLeast(_) | Hook::MultipleOf(_) => Ok(value),
-    }
-}
-
 impl fmt::Display for Refusal {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         f.write_str(&self.message)?;
@@ -319,5 +285,121 @@ impl fmt::Display for Refusal {
             Some(instead) => write!(f, "; {instead}"),
             None => Ok(()),
         }
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use crate::pgconf::Catalogue;
+
+    use super::*;
+
+    fn get(name: &str, text: &str) -> Result<Normalised, Refusal> {
+        Catalogue::for_major(15).unwrap().normalise(name, &Value::new(text).unwrap())
+    }
+
+    #[test]
+    fn values_come_out_as_the_server_reports_them() {
+        fn check(name: &str, text: &str, expected: &str) {
+            assert_eq!(get(name, text).unwrap().text, expected, "{name} = {text:?}");
+        }
+        check("work_mem", "1GB", "1048576");
+        check("work_mem", "1024MB", "1048576");
+        check("WORK_MEM", " 1 MB ", "1024");
+        check("shared_buffers", "0.1GB", "13056");
+        check("shared_buffers", "1.5MB", "192");
+        check("statement_timeout", "1500us", "2");
+        check("statement_timeout", "2500us", "2");
+        check("max_connections", "0x64", "100");
+        check("max_connections", "0144", "100");
+        check("max_connections", "100.5", "100");
+        check("max_connections", "101.5", "102");
+        check("seq_page_cost", "1.10", "1.1");
+        check("seq_page_cost", "1e-2", "0.01");
+        check("vacuum_cost_delay", "1500us", "1.5");
+    }
+
+    #[test]
+    fn refusals_say_what_to_write() {
+        fn check(name: &str, text: &str, why: Why, expected: &str) {
+            let refusal = get(name, text).unwrap_err();
+            assert_eq!((refusal.why, refusal.to_string()), (why, expected.to_owned()), "{text}");
+        }
+        check("shared_buffers", "12gb", Why::Unit, "unknown unit \"gb\"; write 12GB");
+        check("shared_buffers", "12 Gi", Why::Unit, "unknown unit \"Gi\"; write 12GB");
+        check("work_mem", "5s", Why::Unit, "unknown unit \"s\"; use one of TB, GB, MB, kB, B");
+        check(
+            "max_connections",
+            "100kB",
+            Why::Unit,
+            "\"100kB\" is not a number; this has no unit; write 100",
+        );
+        check(
+            "max_connections",
+            "many",
+            Why::Syntax,
+            "\"many\" is not a number; write a number, such as 100",
+        );
+        check(
+            "work_mem",
+            "",
+            Why::Syntax,
+            "\"\" is not a number; write a number and a unit, such as 4MB",
+        );
+        check(
+            "shared_buffers",
+            "100kB",
+            Why::Range,
+            "100kB is below the limit of 128kB; write at least 128kB",
+        );
+        check(
+            "max_connections",
+            "9999999999",
+            Why::Range,
+            "9999999999 is above the limit of 262143; write at most 262143",
+        );
+        check(
+            "statement_timeout",
+            "500us",
+            Why::RoundsToZero,
+            "500us is rounded to 0; write 0 if you mean 0, or at least 1ms",
+        );
+        check("fsync", "enabled", Why::Syntax, "\"enabled\" is not a boolean; write on");
+        check("fsync", "on ", Why::Syntax, "\"on \" is not a boolean; write on");
+        check("fsync", "o", Why::Syntax, "\"o\" is not a boolean; write on or off");
+        check(
+            "wal_level",
+            "logicl",
+            Why::Word,
+            "\"logicl\" is none of minimal, replica, logical; write logical",
+        );
+    }
+
+    #[test]
+    fn booleans_are_unique_beginnings() {
+        for on in ["on", "ON", "t", "tru", "y", "1"] {
+            assert_eq!(boolean(on), Some("on"), "{on}");
+        }
+        for off in ["of", "OFF", "f", "no", "n", "0"] {
+            assert_eq!(boolean(off), Some("off"), "{off}");
+        }
+        for neither in ["", "o", "on ", " on", "2", "truee", "10"] {
+            assert_eq!(boolean(neither), None, "{neither:?}");
+        }
+    }
+
+    #[test]
+    fn what_a_person_may_not_expect_is_remarked() {
+        fn check(name: &str, text: &str, expected: Option<&str>) {
+            let remark = get(name, text).unwrap().remark.map(|remark| remark.message);
+            assert_eq!(remark.as_deref(), expected, "{name} = {text}");
+        }
+        check("work_mem", "1024", Some("1024 has no unit and means 1MB"));
+        check("work_mem", "1MB", None);
+        check("statement_timeout", "0", None);
+        check("log_min_duration_statement", "-1", None);
+        check("max_connections", "100", None);
+        check("shared_buffers", "1.7MB", Some("1.7MB is rounded to 1744kB"));
+        check("wal_buffers", "8kB", Some("8kB is raised by the server to 32kB"));
     }
 }

@@ -3,7 +3,12 @@
 //! Leaves what is said to the loops: they never put a value of a parameter into a field.
 
 use clap::ValueEnum;
-use tracing_subscriber::EnvFilter;
+use tracing_subscriber::filter::{DynFilterFn, EnvFilter};
+use tracing_subscriber::layer::SubscriberExt as _;
+use tracing_subscriber::util::SubscriberInitExt as _;
+use tracing_subscriber::{Layer as _, fmt};
+
+use super::files;
 
 /// How a line of the log looks.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq, ValueEnum)]
@@ -24,13 +29,13 @@ const DEFAULT_FILTER: &str = "warn,pgitops=info";
 pub fn start(format: LogFormat) {
     let filter = EnvFilter::try_from_default_env().unwrap_or_else(|_| DEFAULT_FILTER.into());
     let colour = std::io::IsTerminal::is_terminal(&std::io::stderr());
-    let builder = tracing_subscriber::fmt()
-        .with_env_filter(filter)
-        .with_writer(std::io::stderr)
-        .with_ansi(colour);
+    let people = || fmt::layer().with_writer(std::io::stderr).with_ansi(colour);
+    let files = fmt::layer().with_writer(files::ByComponent).with_ansi(false);
+    let files = files.with_filter(DynFilterFn::new(|_, _| files::is_open()));
+    let base = tracing_subscriber::registry().with(filter).with(files);
     let started = match format {
-        LogFormat::Text => builder.with_target(false).try_init(),
-        LogFormat::Json => builder.json().try_init(),
+        LogFormat::Text => base.with(people().with_target(false)).try_init(),
+        LogFormat::Json => base.with(people().json()).try_init(),
     };
     // Only a test or the sandbox starts twice in a process: the first one counts.
     drop(started);

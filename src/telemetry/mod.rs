@@ -3,6 +3,7 @@
 //! What is told to machines and to people who watch them. Never carries a value of a parameter, a
 //! secret, or text of unbounded variety in a label.
 
+pub mod files;
 pub mod logs;
 pub mod metrics;
 pub mod server;

@@ -1,16 +1,20 @@
-//! `pgconf` against real servers: every parameter's values, and the grammar of the file.
+//! `pgconf` against real servers: the catalogue, every parameter's values, the grammar of the file.
 //!
 //! The servers are right and we are wrong, but for the points that the two halves list. Runs on
 //! every major that `postgres::bin_dirs` finds. The cases come from a seed that is printed; the time
 //! is shared out between the majors, and how many cases ran is printed.
 
+#![allow(clippy::unwrap_used, clippy::expect_used, clippy::panic)]
+
+mod catalogue;
 mod files;
 mod random;
 mod values;
 
 use std::time::Duration;
 
-/// For all majors together: with one installed major, every case of it gets its turn.
+/// For all majors together. Idle cores run every case of one major in about two minutes; this is
+/// what a test run can afford, and each run takes other cases.
 const SECONDS: u64 = 45;
 
 /// Seconds a major, and the seed, from the environment.

@@ -3,6 +3,8 @@
 //! Leaves to each test what it asks of a server. Never leaves a process or a folder behind, and
 //! never passes when there is no server: it fails and says what to install.
 
+#![allow(clippy::unwrap_used, clippy::expect_used, clippy::panic)]
+
 use std::collections::BTreeMap;
 use std::fs;
 use std::os::unix::fs::PermissionsExt;
@@ -40,14 +42,6 @@ pub fn bin_dirs() -> BTreeMap<u32, PathBuf> {
          or run tests/catalogue/make.sh DIR and set {ROOTS}=DIR"
     );
     found
-}
-
-/// The newest installed major version with client tools, and its folder.
-pub fn newest() -> (u32, PathBuf) {
-    let found = bin_dirs();
-    let complete = found.iter().rev().find(|(_, bin)| bin.join("pg_basebackup").exists());
-    let (major, bin) = complete.or_else(|| found.last_key_value()).expect("bin_dirs is not empty");
-    (*major, bin.clone())
 }
 
 /// A command that runs as a user Postgres accepts: `postgres` (or `nobody`) when we are root.

@@ -39,7 +39,7 @@ struct Read {
 const RANDOM_FILES: usize = 6000;
 
 async fn read_files(bin: &Path, seed: u64, budget: Duration) -> Read {
-    let server = Server::start(bin, "include 'case.conf'\n");
+    let server = Server::start(bin, "include_if_exists 'case.conf'\n");
     let (client, connection) =
         server.connection().connect(tokio_postgres::NoTls).await.expect("connect to the server");
     let connection = tokio::spawn(connection);
@@ -54,7 +54,7 @@ async fn read_files(bin: &Path, seed: u64, budget: Duration) -> Read {
         server.folder().write("data/case.conf", &text);
         let rows = client
             .query(
-                "select name, encode(convert_to(setting, 'SQL_ASCII'), 'hex'), sourceline,
+                "select name, encode(textsend(setting), 'hex'), sourceline,
                         error = 'syntax error'
                    from pg_file_settings where sourcefile like '%/case.conf' order by seqno",
                 &[],
@@ -110,7 +110,14 @@ fn compare_file(text: &str, theirs: &Theirs, read: &mut Read) {
     let (stricter, syntax): (Vec<_>, Vec<_>) =
         lexed.problems.iter().partition(|problem| on_purpose(&problem.message));
     let first = syntax.first().and_then(|problem| problem.at).map(|at| at.line as i32);
-    assert_eq!(first, theirs.syntax_error, "{text:?}: {:?}", lexed.problems);
+    // In a last line without newline the server counts one line too few when nothing is there.
+    let unended = !text.ends_with('\n') && first == theirs.syntax_error.map(|line| line + 1);
+    assert!(
+        first == theirs.syntax_error || unended,
+        "{text:?}: server {:?}, ours {:?}",
+        theirs.syntax_error,
+        lexed.problems
+    );
     if first.is_some() {
         read.refused += 1;
     } else if !stricter.is_empty() {
