@@ -15,9 +15,7 @@ use super::plan::{Held, Plan};
 use super::problem::Problem;
 use super::source::Source;
 use crate::api::conditions::{self, Condition};
-use crate::api::config_repository::{
-    ConfigRepository, ConfigRepositoryStatus, Rollout, condition,
-};
+use crate::api::config_repository::{ConfigRepository, ConfigRepositoryStatus, Rollout, condition};
 use crate::api::names::{CommitId, annotations};
 
 /// Most problems, held databases and rollouts in a status: with lines of at most [`LINE`]
@@ -182,9 +180,11 @@ fn set_conditions(
     now: Timestamp,
 ) {
     let (ready, reason, message) = ready(status, report);
-    let busy = report.outcome.databases.values().any(|fate| {
-        matches!(fate.word(), "progressing" | "waiting")
-    });
+    let busy = report
+        .outcome
+        .databases
+        .values()
+        .any(|fate| matches!(fate.word(), "progressing" | "waiting"));
     let closed = ["Failed", "Refused", "Stalled"].contains(&reason);
     let stalled = report.plan.stalled.is_some() || (closed && !busy);
     let mut say = |type_: &str, value: bool| {
@@ -208,10 +208,7 @@ fn set_conditions(
 }
 
 /// Whether all is well, the word, and the sentence that names the commit which is applied.
-fn ready(
-    status: &ConfigRepositoryStatus,
-    report: &Report<'_>,
-) -> (bool, &'static str, String) {
+fn ready(status: &ConfigRepositoryStatus, report: &Report<'_>) -> (bool, &'static str, String) {
     if let Some(stalled) = &report.plan.stalled {
         return (false, stalled.label(), stalled.text(report.source));
     }

@@ -117,10 +117,14 @@ fn varint(body: &mut &[u8]) -> Result<u64, Refusal> {
 }
 
 /// Go writes fields that are not set as empty; those are left out.
-fn set(out: &mut Map<String, Value>, field: &str, form: Form, wire: &Wire<'_>) -> Result<(), Refusal> {
+fn set(
+    out: &mut Map<String, Value>,
+    field: &str,
+    form: Form,
+    wire: &Wire<'_>,
+) -> Result<(), Refusal> {
     let mut push = |value: Value| {
-        if let Some(list) =
-            out.entry(field.to_owned()).or_insert_with(|| json!([])).as_array_mut()
+        if let Some(list) = out.entry(field.to_owned()).or_insert_with(|| json!([])).as_array_mut()
         {
             list.push(value);
         }
@@ -172,7 +176,12 @@ fn text(bytes: &[u8]) -> Result<String, Refusal> {
     String::from_utf8(bytes.to_vec()).map_err(|_| broken("a text is not UTF-8"))
 }
 
-fn entry(out: &mut Map<String, Value>, field: &str, form: Form, mut bytes: &[u8]) -> Result<(), Refusal> {
+fn entry(
+    out: &mut Map<String, Value>,
+    field: &str,
+    form: Form,
+    mut bytes: &[u8],
+) -> Result<(), Refusal> {
     let (mut key, mut value) = (String::new(), json!(""));
     while !bytes.is_empty() {
         match next(&mut bytes)? {

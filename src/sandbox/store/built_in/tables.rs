@@ -62,7 +62,8 @@ pub(super) const ATOMIC: &[&str] = &[
 ];
 
 /// Single fields that server-side apply replaces as a whole.
-pub(super) const ATOMIC_FIELDS: &[(&str, &str)] = &[("ServiceSpec", "selector"), ("PodSpec", "nodeSelector")];
+pub(super) const ATOMIC_FIELDS: &[(&str, &str)] =
+    &[("ServiceSpec", "selector"), ("PodSpec", "nodeSelector")];
 
 /// Lists that merge: definition, field, keys for server-side apply (none: a set), key for a
 /// strategic merge patch.
