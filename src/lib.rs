@@ -9,8 +9,11 @@
 //! # The line
 //!
 //! ```text
-//! git commit ─▶ desired ─▶ live ─▶ drift ─▶ plan ─▶ PostgresOpsRequest ─▶ rollout ─▶ proof ─▶ git note
-//!   git/        ─────────────── sync/ ──────────────┘   (Kubernetes)   └── ops/ ──┘          sync/, git/
+//! git commit ─▶ desired ─▶ live ─▶ drift ─▶ plan ─▶ PostgresOpsRequest   git/, sync/
+//!                                                          │              (Kubernetes)
+//!                                     rollout ─▶ proof ◀───┘              ops/, instance/
+//!                                                  │
+//!                                     git note ◀───┘                      sync/, git/
 //! ```
 //!
 //! # The rooms, in order of flow
@@ -18,11 +21,11 @@
 //! | room | what happens there |
 //! |---|---|
 //! | [`api`] | words: the Kubernetes objects and the document in git; pure |
-//! | [`pgconf`] | words: Postgres configuration, its grammar, values, layers, catalogue, tiers; pure |
+//! | [`pgconf`] | words: Postgres configuration, its grammar, values, layers, tiers; pure |
 //! | [`git`] | edge: mirrors, files as blobs, notes; the only room that knows libgit2 |
 //! | [`sync`] | git → requests → notes; one pass per `ConfigRepository` |
 //! | [`ops`] | requests → servers; one rollout per database |
-//! | [`provision`] | a `Postgres` object → StatefulSet, Services, Secrets, roles |
+//! | [`provision`] | a `Postgres` → its children, and the roles of its members |
 //! | [`instance`] | in the pod: supervises the server, keeps its files, proves what runs |
 //! | [`cluster`] | edge: the Kubernetes client, reflectors, events, lease |
 //! | [`telemetry`] | logs, metrics, health |

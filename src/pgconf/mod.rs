@@ -18,6 +18,7 @@ pub mod lexer;
 pub mod name;
 mod number;
 pub mod problem;
+pub mod provisioned;
 pub mod settings;
 pub mod suggest;
 mod text;

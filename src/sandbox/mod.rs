@@ -1,1 +1,20 @@
-//! A small Kubernetes of our own.
+//! A small Kubernetes of our own: the embedded default for trying pgitops out, for demos, for
+//! offline plans and for tests. Nothing in the rest of the program knows about it.
+//!
+//! | file | what |
+//! |---|---|
+//! | `cluster.rs` | the whole: starts and stops all of the below |
+//! | `store/`, `api_server/`, `endpoint.rs` | objects; the HTTP API; where it is found |
+//! | `workload/` | StatefulSets, and volumes for claims |
+//! | `node/` | runs pods as local processes |
+//! | `scratch_repository.rs` | a repository to push to |
+//!
+//! Leaves to `cli` how it is started. Must never be imported by anything but `cli` and tests.
+
+pub mod api_server;
+pub mod cluster;
+mod endpoint;
+pub mod node;
+mod scratch_repository;
+pub mod store;
+pub mod workload;

@@ -1,0 +1,253 @@
+//! `pgitops controller`: the three loops, under one lease.
+//!
+//! Composes; decides nothing. Stops its loops when the lease is lost and takes part in the next
+//! election: who does not lead does not work.
+
+use std::net::SocketAddr;
+use std::path::PathBuf;
+use std::process::ExitCode;
+use std::sync::Arc;
+use std::sync::atomic::{AtomicBool, Ordering};
+use std::time::Duration;
+
+use anyhow::Context as _;
+use clap::ValueEnum;
+use k8s_openapi::api::core::v1::Pod;
+use tokio::signal::unix::{SignalKind, signal};
+use tokio::task::JoinSet;
+use tokio_util::sync::CancellationToken;
+
+use super::connection::Connection;
+use crate::api::{ConfigRepository, Postgres, PostgresOpsRequest};
+use crate::cluster::lease::{self, Terms};
+use crate::cluster::{Cluster, Leadership, Watched};
+use crate::provision;
+use crate::telemetry::Metrics;
+use crate::telemetry::server::{Told, serve};
+
+/// Arguments of `pgitops controller`.
+#[derive(Clone, Debug, clap::Args)]
+pub struct Args {
+    /// Which loops run; beside a real KubeDB only `sync`
+    #[arg(long, value_enum, value_delimiter = ',', default_values_t = Loop::ALL)]
+    pub loops: Vec<Loop>,
+    #[command(flatten)]
+    connection: Connection,
+    #[command(flatten)]
+    settings: Settings,
+}
+
+/// What the loops need to know beyond the cluster.
+#[derive(Clone, Debug, clap::Args)]
+pub struct Settings {
+    /// Image of the server; `{version}` is replaced by spec.version
+    #[arg(long, default_value = "postgres:{version}", value_name = "IMAGE")]
+    pub postgres_image: String,
+    /// Image of pgitops, copied into the pods of databases
+    #[arg(long, default_value = "pgitops", value_name = "IMAGE")]
+    pub pgitops_image: String,
+    /// Allow repositories that are paths of this machine
+    #[arg(long)]
+    pub allow_local_repositories: bool,
+    /// Folder of the mirrors of git repositories; may be emptied at any time
+    #[arg(long, default_value = "/var/cache/pgitops", value_name = "DIR")]
+    pub cache_directory: PathBuf,
+    /// Address of /metrics, /healthz and /readyz; none when absent
+    #[arg(long, value_name = "ADDRESS:PORT")]
+    pub metrics_address: Option<SocketAddr>,
+    /// Namespace of the lease
+    #[arg(long, env = "POD_NAMESPACE", default_value = "default", value_name = "NAMESPACE")]
+    pub lease_namespace: String,
+    /// Seconds after which others take a lease over that is not renewed
+    #[arg(long, default_value_t = 15, value_name = "SECONDS", value_parser = clap::value_parser!(u64).range(3..))]
+    pub lease_duration: u64,
+}
+
+impl Settings {
+    /// What suits a sandbox: its repository is a path, and its API server is never far.
+    pub fn sandbox(cache_directory: PathBuf) -> Self {
+        Self {
+            postgres_image: "postgres:{version}".to_owned(),
+            pgitops_image: "pgitops".to_owned(),
+            allow_local_repositories: true,
+            cache_directory,
+            metrics_address: None,
+            lease_namespace: "default".to_owned(),
+            lease_duration: 15,
+        }
+    }
+}
+
+/// One of the three loops.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, ValueEnum)]
+pub enum Loop {
+    /// git → requests → notes.
+    Sync,
+    /// Requests → servers.
+    Ops,
+    /// `Postgres` → its children.
+    Provision,
+}
+
+impl Loop {
+    /// All of them.
+    pub const ALL: [Self; 3] = [Self::Sync, Self::Ops, Self::Provision];
+}
+
+impl std::fmt::Display for Loop {
+    fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
+        f.write_str(match self {
+            Self::Sync => "sync",
+            Self::Ops => "ops",
+            Self::Provision => "provision",
+        })
+    }
+}
+
+/// Loops have this long to end after the lease is lost or a signal came; a process that still has
+/// one running then exits instead, so that nobody works without the lease.
+const END: Duration = Duration::from_secs(10);
+
+/// Runs until SIGINT or SIGTERM.
+///
+/// # Errors
+/// When the cluster cannot be reached at all, or a loop cannot be ended.
+pub async fn run(args: Args) -> anyhow::Result<ExitCode> {
+    let (cluster, _) = args.connection.open().await?;
+    let shutdown = CancellationToken::new();
+    let (mut interrupt, mut terminate) =
+        (signal(SignalKind::interrupt())?, signal(SignalKind::terminate())?);
+    let stop = shutdown.clone();
+    tokio::spawn(async move {
+        tokio::select! {
+            _ = interrupt.recv() => {}
+            _ = terminate.recv() => {}
+        }
+        stop.cancel();
+    });
+    work(cluster, args.loops, args.settings, shutdown).await?;
+    Ok(ExitCode::SUCCESS)
+}
+
+/// Takes part in the election and runs the loops while leading, until `shutdown`.
+///
+/// # Errors
+/// When the cache folder or the metrics address cannot be used, or a loop cannot be ended.
+pub async fn work(
+    cluster: Cluster,
+    loops: Vec<Loop>,
+    settings: Settings,
+    shutdown: CancellationToken,
+) -> anyhow::Result<()> {
+    let duration = Duration::from_secs(settings.lease_duration);
+    let terms = Terms {
+        duration,
+        // client-go's proportions: 10 s and 2 s of 15 s.
+        renew_deadline: duration * 2 / 3,
+        retry: duration * 2 / 15,
+        ..Terms::new(&settings.lease_namespace, "pgitops", &identity())
+    };
+    let mut leadership = lease::start(&cluster, terms, shutdown.clone());
+    let told = Told {
+        metrics: Arc::new(Metrics::default()),
+        in_sync: Arc::new(AtomicBool::new(false)),
+        leadership: leadership.clone(),
+    };
+    let endpoint = settings
+        .metrics_address
+        .map(|address| tokio::spawn(serve(address, told.clone(), shutdown.clone())));
+    let seen = Seen::start(&cluster);
+    let in_sync = Arc::clone(&told.in_sync);
+    let watched = seen.clone();
+    tokio::spawn(async move {
+        watched.ready().await;
+        in_sync.store(true, Ordering::Release);
+    });
+    while !shutdown.is_cancelled() {
+        tokio::select! {
+            () = leadership.led() => {}
+            () = shutdown.cancelled() => break,
+        }
+        tracing::info!(transitions = leadership.transitions(), "leading");
+        lead(&cluster, &seen, &loops, &settings, &leadership, &shutdown).await?;
+    }
+    if let Some(endpoint) = endpoint {
+        endpoint.await.context("metrics endpoint")?.context("metrics endpoint")?;
+    }
+    Ok(())
+}
+
+/// The kinds that are watched, once for the whole process.
+#[derive(Clone)]
+struct Seen {
+    databases: Arc<Watched<Postgres>>,
+    requests: Arc<Watched<PostgresOpsRequest>>,
+    repositories: Arc<Watched<ConfigRepository>>,
+}
+
+impl Seen {
+    fn start(cluster: &Cluster) -> Self {
+        Self {
+            databases: Watched::start(cluster, None),
+            requests: Watched::start(cluster, None),
+            repositories: Watched::start(cluster, None),
+        }
+    }
+
+    async fn ready(&self) {
+        tokio::join!(self.databases.ready(), self.requests.ready(), self.repositories.ready());
+    }
+}
+
+/// Runs the loops until the lease is lost or `shutdown`.
+async fn lead(
+    cluster: &Cluster,
+    seen: &Seen,
+    loops: &[Loop],
+    settings: &Settings,
+    leadership: &Leadership,
+    shutdown: &CancellationToken,
+) -> anyhow::Result<()> {
+    let stop = shutdown.child_token();
+    let mut running = JoinSet::new();
+    let pods = Watched::<Pod>::start(cluster, Some(provision::SELECTOR));
+    if loops.contains(&Loop::Provision) {
+        let options = provision::Options {
+            postgres_image: settings.postgres_image.clone(),
+            pgitops_image: settings.pgitops_image.clone(),
+        };
+        let cx = provision::Context::new(
+            cluster.clone(),
+            Arc::clone(&seen.databases),
+            Arc::clone(&pods),
+            leadership.clone(),
+            options,
+        );
+        let run = provision::run(Arc::new(cx), stop.clone());
+        running.spawn(async move { run.await.context("provision") });
+    }
+    let mut leadership = leadership.clone();
+    let ended = tokio::select! {
+        () = leadership.lost() => None,
+        () = shutdown.cancelled() => None,
+        ended = running.join_next(), if !running.is_empty() => ended,
+    };
+    stop.cancel();
+    let rest = tokio::time::timeout(END, running.join_all()).await;
+    if let Some(ended) = ended {
+        ended.context("a loop panicked")??;
+    }
+    for result in rest.context("a loop did not end in time; the process exits instead")? {
+        result?;
+    }
+    Ok(())
+}
+
+fn identity() -> String {
+    let host = nix::unistd::gethostname().ok().and_then(|name| name.into_string().ok());
+    let mut random = [0u8; 4];
+    // Without randomness the process id still tells two processes of one machine apart.
+    let _ = getrandom::fill(&mut random);
+    let random = u32::from_ne_bytes(random);
+    format!("{}_{}_{random:08x}", host.unwrap_or_default(), std::process::id())
+}

@@ -1,0 +1,292 @@
+//! Calls to the API server, each with a deadline.
+//!
+//! kube 5 has no read timeout by default and retries 429, 503 and 504 for minutes, POST included:
+//! every call goes through [`Cluster`], which bounds it in total. Leaves trying again to the
+//! caller's next pass. Never logs or returns the content of an object in an error.
+
+use std::fmt::Debug;
+use std::future::Future;
+use std::sync::Arc;
+use std::sync::atomic::{AtomicU64, Ordering};
+use std::time::Duration;
+
+use kube::api::{DeleteParams, ListParams, Patch, PatchParams, PostParams, Preconditions};
+use kube::core::{ClusterResourceScope, NamespaceResourceScope};
+use kube::runtime::events::{Event, EventType, Recorder, Reporter};
+use kube::{Api, Client, Resource, ResourceExt};
+use serde::Serialize;
+use serde::de::DeserializeOwned;
+use serde_json::Value;
+
+use super::error::Error;
+
+/// Deadline of one call. An API server answers in milliseconds; one that needs longer than this is
+/// treated as away, and the pass is made again later.
+const DEADLINE: Duration = Duration::from_secs(10);
+
+/// The API server.
+#[derive(Clone)]
+pub struct Cluster {
+    client: Client,
+    recorder: Recorder,
+    calls: Arc<AtomicU64>,
+}
+
+/// What became of a creation.
+#[derive(Clone, Debug, PartialEq)]
+pub enum Created<K> {
+    /// It is there now, as stored.
+    New(K),
+    /// An object of this name was there before; nothing was written.
+    Exists,
+}
+
+/// How grave an event is.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum EventKind {
+    /// For the record.
+    Normal,
+    /// Somebody should look.
+    Warning,
+}
+
+/// A namespaced kind that the client can read and write.
+pub trait Kind:
+    Resource<DynamicType = (), Scope = NamespaceResourceScope>
+    + Clone
+    + Debug
+    + DeserializeOwned
+    + Serialize
+    + Send
+    + Sync
+    + 'static
+{
+}
+
+impl<K> Kind for K where
+    K: Resource<DynamicType = (), Scope = NamespaceResourceScope>
+        + Clone
+        + Debug
+        + DeserializeOwned
+        + Serialize
+        + Send
+        + Sync
+        + 'static
+{
+}
+
+impl Cluster {
+    /// Calls through this client; events are reported by `pgitops`.
+    pub fn new(client: Client) -> Self {
+        let reporter = Reporter { controller: "pgitops".to_owned(), instance: None };
+        let recorder = Recorder::new(client.clone(), reporter);
+        Self { client, recorder, calls: Arc::new(AtomicU64::new(0)) }
+    }
+
+    /// The client itself, for watches.
+    pub fn client(&self) -> Client {
+        self.client.clone()
+    }
+
+    /// Number of calls made so far, watches left out.
+    pub fn calls(&self) -> u64 {
+        self.calls.load(Ordering::Relaxed)
+    }
+
+    /// Reads one object; `None` when it is not there.
+    ///
+    /// # Errors
+    /// See [`Error`].
+    pub async fn get<K: Kind>(&self, namespace: &str, name: &str) -> Result<Option<K>, Error> {
+        let api = Api::<K>::namespaced(self.client.clone(), namespace);
+        self.bounded("get", naming::<K>(namespace, name), api.get_opt(name)).await
+    }
+
+    /// Reads one object of a kind that has no namespace; `None` when it is not there.
+    ///
+    /// # Errors
+    /// See [`Error`].
+    pub async fn get_cluster_scoped<K>(&self, name: &str) -> Result<Option<K>, Error>
+    where
+        K: Resource<DynamicType = (), Scope = ClusterResourceScope>
+            + Clone
+            + Debug
+            + DeserializeOwned,
+    {
+        let api = Api::<K>::all(self.client.clone());
+        let naming = format!("{} {name}", K::kind(&()));
+        self.bounded("get", naming, api.get_opt(name)).await
+    }
+
+    /// Lists objects by a label selector (empty: all of them).
+    ///
+    /// # Errors
+    /// See [`Error`].
+    pub async fn list<K: Kind>(
+        &self,
+        namespace: Option<&str>,
+        labels: &str,
+    ) -> Result<Vec<K>, Error> {
+        let api = match namespace {
+            Some(namespace) => Api::<K>::namespaced(self.client.clone(), namespace),
+            None => Api::<K>::all(self.client.clone()),
+        };
+        let parameters = ListParams::default().labels(labels);
+        let naming = naming::<K>(namespace.unwrap_or("*"), "*");
+        Ok(self.bounded("list", naming, api.list(&parameters)).await?.items)
+    }
+
+    /// Creates an object in its own namespace, unless one of its name is there.
+    ///
+    /// # Errors
+    /// See [`Error`].
+    pub async fn create<K: Kind>(&self, object: &K) -> Result<Created<K>, Error> {
+        let namespace = object.namespace().unwrap_or_default();
+        let api = Api::<K>::namespaced(self.client.clone(), &namespace);
+        let creation = async {
+            match api.create(&PostParams::default(), object).await {
+                Ok(stored) => Ok(Created::New(stored)),
+                Err(kube::Error::Api(status)) if status.is_already_exists() => Ok(Created::Exists),
+                Err(error) => Err(error),
+            }
+        };
+        self.bounded("create", naming::<K>(&namespace, &object.name_any()), creation).await
+    }
+
+    /// Server-side apply of a whole object.
+    ///
+    /// # Errors
+    /// [`Error::FieldConflict`] when another manager owns a field and `force` is false.
+    pub async fn apply<K: Kind>(&self, manager: &str, object: &K, force: bool) -> Result<K, Error> {
+        let namespace = object.namespace().unwrap_or_default();
+        // A typed object may lack apiVersion and kind, which the API server insists on.
+        let what = naming::<K>(&namespace, &object.name_any());
+        let mut whole = serde_json::to_value(object).map_err(|source| Error::Unavailable {
+            what: format!("write {what}"),
+            source: Box::new(kube::Error::SerdeError(source)),
+        })?;
+        whole["apiVersion"] = K::api_version(&()).into();
+        whole["kind"] = K::kind(&()).into();
+        self.apply_json(manager, &namespace, &object.name_any(), &whole, force).await
+    }
+
+    /// Server-side apply of just the fields in `object`.
+    ///
+    /// # Errors
+    /// As [`Cluster::apply`].
+    pub async fn apply_json<K: Kind>(
+        &self,
+        manager: &str,
+        namespace: &str,
+        name: &str,
+        object: &Value,
+        force: bool,
+    ) -> Result<K, Error> {
+        let api = Api::<K>::namespaced(self.client.clone(), namespace);
+        let mut parameters = PatchParams::apply(manager);
+        parameters.force = force;
+        let patch = Patch::Apply(object);
+        let call = api.patch(name, &parameters, &patch);
+        self.bounded("apply", naming::<K>(namespace, name), call).await
+    }
+
+    /// JSON merge patch. With `metadata.resourceVersion` in it, a compare-and-swap.
+    ///
+    /// # Errors
+    /// [`Error::Conflict`] when the object is no longer of that version.
+    pub async fn merge<K: Kind>(
+        &self,
+        namespace: &str,
+        name: &str,
+        patch: &Value,
+    ) -> Result<K, Error> {
+        let api = Api::<K>::namespaced(self.client.clone(), namespace);
+        let patch = Patch::Merge(patch);
+        let parameters = PatchParams::default();
+        let call = api.patch(name, &parameters, &patch);
+        self.bounded("patch", naming::<K>(namespace, name), call).await
+    }
+
+    /// As [`Cluster::merge`], on the status.
+    ///
+    /// # Errors
+    /// As [`Cluster::merge`].
+    pub async fn merge_status<K: Kind>(
+        &self,
+        namespace: &str,
+        name: &str,
+        patch: &Value,
+    ) -> Result<K, Error> {
+        let api = Api::<K>::namespaced(self.client.clone(), namespace);
+        let patch = Patch::Merge(patch);
+        let parameters = PatchParams::default();
+        let call = api.patch_status(name, &parameters, &patch);
+        self.bounded("patch status of", naming::<K>(namespace, name), call).await
+    }
+
+    /// Deletes an object, of this UID only when one is given. Gone already is success.
+    ///
+    /// # Errors
+    /// [`Error::Conflict`] when the object of this name has another UID.
+    pub async fn delete<K: Kind>(
+        &self,
+        namespace: &str,
+        name: &str,
+        uid: Option<&str>,
+    ) -> Result<(), Error> {
+        let api = Api::<K>::namespaced(self.client.clone(), namespace);
+        let preconditions =
+            uid.map(|uid| Preconditions { uid: Some(uid.to_owned()), resource_version: None });
+        let parameters = DeleteParams { preconditions, ..DeleteParams::background() };
+        let deletion = async {
+            match api.delete(name, &parameters).await {
+                Ok(_) => Ok(()),
+                Err(kube::Error::Api(status)) if status.is_not_found() => Ok(()),
+                Err(error) => Err(error),
+            }
+        };
+        self.bounded("delete", naming::<K>(namespace, name), deletion).await
+    }
+
+    /// Tells people what happened to an object. Best effort: an event that cannot be written is
+    /// logged, and stops nothing. `note` must hold no value of a parameter.
+    pub async fn event<K: Kind>(&self, about: &K, kind: EventKind, reason: &str, note: &str) {
+        let event = Event {
+            type_: match kind {
+                EventKind::Normal => EventType::Normal,
+                EventKind::Warning => EventType::Warning,
+            },
+            reason: reason.to_owned(),
+            // The API refuses notes of more than 1 kB.
+            note: Some(note.chars().take(1000).collect()),
+            action: "Reconcile".to_owned(),
+            secondary: None,
+        };
+        let reference = about.object_ref(&());
+        let call = self.recorder.publish(&event, &reference);
+        let naming = naming::<K>(&about.namespace().unwrap_or_default(), &about.name_any());
+        if let Err(error) = self.bounded("write event about", naming, call).await {
+            tracing::warn!(%error, reason, "event was not written");
+        }
+    }
+
+    async fn bounded<T>(
+        &self,
+        verb: &str,
+        naming: String,
+        call: impl Future<Output = Result<T, kube::Error>>,
+    ) -> Result<T, Error> {
+        self.calls.fetch_add(1, Ordering::Relaxed);
+        let what = format!("{verb} {naming}");
+        match tokio::time::timeout(DEADLINE, call).await {
+            Ok(Ok(value)) => Ok(value),
+            Ok(Err(error)) => Err(Error::of(what, error)),
+            Err(_) => Err(Error::Timeout { what, deadline: DEADLINE }),
+        }
+    }
+}
+
+/// `Secret demo/orders-auth`.
+fn naming<K: Resource<DynamicType = ()>>(namespace: &str, name: &str) -> String {
+    format!("{} {namespace}/{name}", K::kind(&()))
+}

@@ -1,0 +1,135 @@
+//! What a call to the API server can come back with, and when to try again.
+//!
+//! [`Error::retry`] is the only place that decides about trying again; nobody else looks at codes.
+
+use std::time::Duration;
+
+use kube::core::Status;
+
+/// A call to the API server that did not succeed.
+///
+/// `what` names the call: verb, kind, namespace and name; never content.
+#[derive(Debug, thiserror::Error)]
+pub enum Error {
+    /// The object, or its namespace or kind, is not there.
+    #[error("{what}: not found")]
+    NotFound {
+        /// The call.
+        what: String,
+    },
+    /// Somebody else wrote the object first.
+    #[error("{what}: the object has changed; it is read again")]
+    Conflict {
+        /// The call.
+        what: String,
+    },
+    /// Another field manager owns what we were to apply without force.
+    #[error("{what}: field {path} is owned by {manager}")]
+    FieldConflict {
+        /// The call.
+        what: String,
+        /// The owner.
+        manager: String,
+        /// The field.
+        path: String,
+    },
+    /// The controller's account may not do this.
+    #[error("{what}: forbidden; grant the controller's role this verb ({words})")]
+    Forbidden {
+        /// The call.
+        what: String,
+        /// The server's words.
+        words: String,
+    },
+    /// The server refuses the object.
+    #[error("{what}: refused: {words}")]
+    Invalid {
+        /// The call.
+        what: String,
+        /// The server's words.
+        words: String,
+    },
+    /// No answer in time.
+    #[error("{what}: no answer within {deadline:?}")]
+    Timeout {
+        /// The call.
+        what: String,
+        /// How long was waited.
+        deadline: Duration,
+    },
+    /// The server cannot be reached, is overloaded or broken.
+    #[error("{what}: the API server is not available")]
+    Unavailable {
+        /// The call.
+        what: String,
+        /// Why.
+        #[source]
+        source: Box<kube::Error>,
+    },
+}
+
+/// When a failed call may be made again.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Retry {
+    /// At once, after reading again.
+    Soon,
+    /// With growing pauses.
+    Later,
+    /// Not before something changes.
+    Never,
+}
+
+impl Error {
+    /// Classifies an error of the client; `what` names the call.
+    pub(super) fn of(what: String, error: kube::Error) -> Self {
+        let kube::Error::Api(status) = &error else {
+            return Self::Unavailable { what, source: Box::new(error) };
+        };
+        match status.code {
+            404 => Self::NotFound { what },
+            409 => field_conflict(status).map_or_else(
+                || Self::Conflict { what: what.clone() },
+                |(manager, path)| Self::FieldConflict { what: what.clone(), manager, path },
+            ),
+            403 => Self::Forbidden { what, words: words(status) },
+            400 | 405 | 413 | 415 | 422 | 501 => Self::Invalid { what, words: words(status) },
+            _ => Self::Unavailable { what, source: Box::new(error) },
+        }
+    }
+
+    /// When to try again.
+    pub fn retry(&self) -> Retry {
+        match self {
+            Self::Conflict { .. } => Retry::Soon,
+            Self::NotFound { .. }
+            | Self::Forbidden { .. }
+            | Self::Timeout { .. }
+            | Self::Unavailable { .. } => Retry::Later,
+            Self::FieldConflict { .. } | Self::Invalid { .. } => Retry::Never,
+        }
+    }
+
+    /// Whether the object was not there.
+    pub fn is_not_found(&self) -> bool {
+        matches!(self, Self::NotFound { .. })
+    }
+
+    /// Whether somebody else wrote first.
+    pub fn is_conflict(&self) -> bool {
+        matches!(self, Self::Conflict { .. })
+    }
+}
+
+/// The server's sentence, capped: messages of validation can list a whole object.
+fn words(status: &Status) -> String {
+    status.message.chars().take(600).collect()
+}
+
+/// Manager and field of a server-side apply conflict. The API server names the manager in the
+/// cause's message only, as `conflict with "kubectl" using …` (apimachinery, `NewApplyConflict`).
+fn field_conflict(status: &Status) -> Option<(String, String)> {
+    let causes = &status.details.as_ref()?.causes;
+    let cause = causes.iter().find(|cause| cause.reason == "FieldManagerConflict")?;
+    let manager = cause.message.split('"').nth(1).unwrap_or("somebody else").to_owned();
+    Some((manager, cause.field.clone()))
+}

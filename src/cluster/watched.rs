@@ -1,0 +1,116 @@
+//! A kind, watched once for the whole process.
+//!
+//! Keeps the newest state that the API server told of, and tells whoever listens that an object was
+//! touched. What is read here may be old: whoever writes guards the write by a resourceVersion or
+//! by the name of what it creates. Never writes.
+
+use std::hash::Hash;
+use std::sync::Arc;
+
+use futures::{Stream, StreamExt};
+use kube::Api;
+use kube::runtime::reflector::{self, ObjectRef, Store};
+use kube::runtime::{WatchStreamExt, watcher};
+use tokio::sync::broadcast;
+
+use super::client::{Cluster, Kind};
+
+/// Objects that a slow listener may be behind before it loses some. A loop that lost touches
+/// still looks at every object at its interval; 4096 is more than one relist of 1 000 databases.
+const BEHIND: usize = 4096;
+
+/// The objects of one kind.
+pub struct Watched<K>
+where
+    K: Kind,
+    K::DynamicType: Hash + Eq,
+{
+    store: Store<K>,
+    touched: broadcast::Sender<Arc<K>>,
+    watching: tokio::task::JoinHandle<()>,
+}
+
+impl<K: Kind> Watched<K> {
+    /// Begins to watch, in all namespaces, what carries these labels (all when `None`).
+    pub fn start(cluster: &Cluster, labels: Option<&str>) -> Arc<Self> {
+        let (reader, writer) = reflector::store::<K>();
+        let (touched, _) = broadcast::channel(BEHIND);
+        let sender = touched.clone();
+        let config = watcher::Config {
+            label_selector: labels.map(str::to_owned),
+            ..watcher::Config::default()
+        };
+        let api = Api::<K>::all(cluster.client());
+        let watching = tokio::spawn(async move {
+            let events = watcher(api, config).default_backoff().reflect(writer).touched_objects();
+            let mut events = std::pin::pin!(events);
+            while let Some(event) = events.next().await {
+                match event {
+                    // Nobody listening yet is no failure: listeners begin with the whole store.
+                    Ok(object) => drop(sender.send(Arc::new(object))),
+                    Err(error) => {
+                        tracing::warn!(kind = %K::kind(&()), %error, "watch broke; it goes on")
+                    }
+                }
+            }
+        });
+        Arc::new(Self { store: reader, touched, watching })
+    }
+
+    /// Waits until the first list is in. Ends early only with the process.
+    pub async fn ready(&self) {
+        if self.store.wait_until_ready().await.is_err() {
+            tracing::error!(kind = %K::kind(&()), "watch ended before its first list");
+        }
+    }
+
+    /// An object by namespace and name.
+    pub fn get(&self, namespace: &str, name: &str) -> Option<Arc<K>> {
+        self.store.get(&ObjectRef::new(name).within(namespace))
+    }
+
+    /// All objects, by namespace and name.
+    pub fn all(&self) -> Vec<Arc<K>> {
+        let mut all = self.store.state();
+        all.sort_by_cached_key(|object| {
+            (object.meta().namespace.clone(), object.meta().name.clone())
+        });
+        all
+    }
+
+    /// The store, for `Controller::for_stream`.
+    pub fn store(&self) -> Store<K> {
+        self.store.clone()
+    }
+
+    /// Every object that is touched from now on, deletions included.
+    pub fn changes(&self) -> impl Stream<Item = Arc<K>> + Send + 'static {
+        let receiver = self.touched.subscribe();
+        futures::stream::unfold(receiver, |mut receiver| async move {
+            loop {
+                match receiver.recv().await {
+                    Ok(object) => return Some((object, receiver)),
+                    // What was lost is looked at at the next interval.
+                    Err(broadcast::error::RecvError::Lagged(lost)) => {
+                        tracing::warn!(kind = %K::kind(&()), lost, "listener is behind");
+                    }
+                    Err(broadcast::error::RecvError::Closed) => return None,
+                }
+            }
+        })
+    }
+
+    /// What is there now, then every touched object: for `Controller::for_stream`.
+    pub fn objects(&self) -> impl Stream<Item = Result<K, watcher::Error>> + Send + 'static {
+        // Subscribed before the store is read: an object may come twice, but is never missed.
+        let changes = self.changes();
+        let now = self.store.state();
+        futures::stream::iter(now).chain(changes).map(|object| Ok(Arc::unwrap_or_clone(object)))
+    }
+}
+
+impl<K: Kind> Drop for Watched<K> {
+    fn drop(&mut self) {
+        self.watching.abort();
+    }
+}

@@ -1,0 +1,185 @@
+//! A `Postgres` object and the children it should have: one look, and when to look again.
+//!
+//! Leaves every decision to `roles`, `wanted`, `deletion` and `status`, and every effect to `act`.
+//! A pass takes no hint about what changed and does not wait inside: what takes long is begun, and
+//! the next pass sees how far it is.
+
+use std::sync::Arc;
+use std::time::Duration;
+
+use futures::StreamExt;
+use futures::stream::select_all;
+use kube::ResourceExt;
+use kube::runtime::Controller;
+use kube::runtime::controller::{Action, Config};
+use kube::runtime::reflector::ObjectRef;
+use serde_json::Value;
+use tokio_util::sync::CancellationToken;
+use tracing::Instrument;
+
+use crate::api::Postgres;
+use crate::api::names::labels;
+use crate::cluster::Retry;
+use crate::cluster::client::Kind;
+
+use super::act::Error;
+use super::deletion::Removal;
+use super::observe::Seen;
+use super::status::{Outlook, Report};
+use super::{Context, act, deletion, observe, status, wanted};
+
+/// Databases looked at at the same time. A pass waits for servers most of its time.
+const CONCURRENCY: u16 = 32;
+
+/// Pause between two health checks of a database that is well (KubeDB's default).
+const PERIOD: Duration = Duration::from_secs(10);
+
+/// Pause while we do not lead: taking over should not wait long for the first pass.
+const NOT_LEADING: Duration = Duration::from_secs(1);
+
+/// Looks at one database.
+///
+/// # Errors
+/// What kept the pass from its end; the next one goes on.
+pub async fn reconcile(postgres: Arc<Postgres>, cx: Arc<Context>) -> Result<Action, Error> {
+    let Some(term) = cx.leadership.transitions() else {
+        return Ok(Action::requeue(NOT_LEADING));
+    };
+    let seen = observe::children(&postgres, &cx).await?; //                                     read
+    let removal = removal(&postgres, &seen); //                                                 pure
+    let held = match &removal {
+        None => None,
+        Some(Removal::Hold(why)) => Some(why.as_str()),
+        Some(step) => return remove(&postgres, step, &seen, &cx).await, //                     write
+    };
+    let roles = wanted::roles(&postgres, &seen.ground()); //                                    pure
+    let wanted = wanted::wanted(&postgres, &seen.ground(), &roles, &cx.options); //             pure
+    act::apply(&postgres, &wanted, &seen, &cx).await?; //                                      write
+    act::label(&roles, &seen, &cx).await?; //                                                  write
+    let refused = act::instruct(&roles, &seen, term, &cx).await; //                            write
+    let report = status::of(&Outlook {
+        postgres: &postgres,
+        refusals: &wanted.refusals,
+        members: &seen.members,
+        roles: &roles,
+        size_held: wanted.size.held.as_deref(),
+        deletion_held: held,
+        pending: &wanted.pending,
+        unacted: &wanted.unacted,
+        refused: &refused,
+        applied: wanted.applied,
+        now: seen.now,
+    }); //                                                                                      pure
+    act::report(&postgres, &report, &cx.cluster).await?; //                                    write
+    Ok(Action::requeue(next_look(&postgres, &report, &cx))) //                                  pure
+}
+
+fn removal(postgres: &Postgres, seen: &Seen) -> Option<Removal> {
+    deletion::next(postgres, seen.workload.as_deref(), &seen.pod_names())
+}
+
+async fn remove(
+    postgres: &Postgres,
+    step: &Removal,
+    seen: &Seen,
+    cx: &Context,
+) -> Result<Action, Error> {
+    let gone = act::remove(postgres, step, seen, &cx.cluster).await?;
+    if gone {
+        cx.memory.forget(postgres.uid());
+        return Ok(Action::await_change());
+    }
+    Ok(Action::requeue(patience(cx.memory.unsettled(postgres.uid(), false))))
+}
+
+/// When to look again: at the health checker's period when all is well, soon otherwise.
+fn next_look(postgres: &Postgres, report: &Report, cx: &Context) -> Duration {
+    let unsettled = cx.memory.unsettled(postgres.uid(), report.settled);
+    if report.settled { period(postgres) } else { patience(unsettled).min(period(postgres)) }
+}
+
+/// `spec.healthChecker.periodSeconds`.
+fn period(postgres: &Postgres) -> Duration {
+    let checker = postgres.spec.other.get("healthChecker");
+    let seconds = checker.and_then(|checker| checker.get("periodSeconds")).and_then(Value::as_u64);
+    // A second at least, an hour at most: a typing error should neither burn nor blind.
+    seconds.map_or(PERIOD, |seconds| Duration::from_secs(seconds.clamp(1, 3600)))
+}
+
+/// The pause grows with the number of passes that found something still to come. A cluster comes
+/// up in seconds, so the first ten seconds are looked at closely; after a minute it is something
+/// that takes long, such as a copy or a person.
+fn patience(unsettled: u32) -> Duration {
+    match unsettled {
+        0..100 => Duration::from_millis(100),
+        100..300 => Duration::from_millis(250),
+        _ => Duration::from_secs(2),
+    }
+}
+
+fn again(postgres: Arc<Postgres>, error: &Error, cx: Arc<Context>) -> Action {
+    let failures = cx.memory.failed(postgres.uid());
+    let retry = match error {
+        Error::Cluster(error) => error.retry(),
+        Error::Certificates(_) | Error::Random(_) => Retry::Later,
+    };
+    match retry {
+        // The watch is a few milliseconds behind whoever wrote.
+        Retry::Soon => Action::requeue(Duration::from_millis(50)),
+        // From a quarter of a second to half a minute.
+        Retry::Later => {
+            Action::requeue(Duration::from_millis(250 << failures.min(7)).min(3 * PERIOD))
+        }
+        // A refusal stands until something changes; looked at again in case that was elsewhere.
+        Retry::Never => Action::requeue(PERIOD),
+    }
+}
+
+/// Looks after all databases until `shutdown`.
+///
+/// # Errors
+/// None now; what concerns one database ends no other's pass.
+pub async fn run(cx: Arc<Context>, shutdown: CancellationToken) -> Result<(), Error> {
+    cx.ready().await;
+    let stores = &cx.stores;
+    let touched = select_all([
+        cx.pods.changes().filter_map(|pod| async move { owner(pod.as_ref()) }).boxed(),
+        stores.workloads.changes().filter_map(|o| async move { owner(o.as_ref()) }).boxed(),
+        stores.services.changes().filter_map(|o| async move { owner(o.as_ref()) }).boxed(),
+        stores.accounts.changes().filter_map(|o| async move { owner(o.as_ref()) }).boxed(),
+        stores.budgets.changes().filter_map(|o| async move { owner(o.as_ref()) }).boxed(),
+    ]);
+    Controller::for_stream(cx.postgreses.objects(), cx.postgreses.store())
+        .with_config(Config::default().concurrency(CONCURRENCY))
+        .reconcile_on(touched)
+        .graceful_shutdown_on(shutdown.cancelled_owned())
+        .run(spanned, again, cx.clone())
+        .for_each(|pass| async move {
+            if let Err(error) = pass {
+                tracing::debug!(%error, "pass ended early");
+            }
+        })
+        .await;
+    Ok(())
+}
+
+async fn spanned(postgres: Arc<Postgres>, cx: Arc<Context>) -> Result<Action, Error> {
+    let database = postgres.database();
+    let span = tracing::info_span!("provision", %database);
+    async {
+        let done = reconcile(postgres, cx).await;
+        if let Err(error) = &done {
+            let cause = std::error::Error::source(error).map(ToString::to_string);
+            tracing::warn!(%error, cause, "pass failed");
+        }
+        done
+    }
+    .instrument(span)
+    .await
+}
+
+/// The database that an object belongs to, by its label.
+fn owner<K: Kind>(object: &K) -> Option<ObjectRef<Postgres>> {
+    let name = object.labels().get(labels::INSTANCE)?;
+    Some(ObjectRef::new(name).within(&object.namespace()?))
+}

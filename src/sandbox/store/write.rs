@@ -1,0 +1,420 @@
+//! The line from a body to a stored object: create, replace, patch.
+//!
+//! body → identity → unknown fields → defaults → rules → ownership → stored. Nothing is stored
+//! unless all of it passes. Leaves deletion to `delete.rs`.
+
+use super::{
+    By, Store, Validation, Written,
+    apply::managers::{self, Manager},
+    kinds::Kind,
+    metadata,
+    patch::Patch,
+    refusal::{Cause, Refusal},
+    rules,
+    schema::{defaults, prune, rules as cel, validate},
+};
+use serde_json::{Value, json};
+use std::sync::Arc;
+
+/// What a write is aimed at.
+#[derive(Debug, Clone, Copy)]
+pub struct Target<'a> {
+    /// The kind.
+    pub kind: &'a Kind,
+    /// The namespace; ignored for kinds of the whole cluster.
+    pub namespace: &'a str,
+    /// The object's name.
+    pub name: &'a str,
+    /// The whole object or its status.
+    pub part: Part,
+}
+
+/// The part of an object that a write may change.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum Part {
+    /// All but the status, where that is a subresource.
+    Whole,
+    /// Only the status.
+    Status,
+}
+
+impl Target<'_> {
+    fn not_found(&self) -> Refusal {
+        Refusal::not_found(&self.kind.group, &self.kind.plural, self.name)
+    }
+
+    fn writer(&self, by: &By, applies: bool) -> Manager {
+        let status = self.part == Part::Status;
+        Manager {
+            name: by.manager.clone(),
+            applies,
+            api_version: self.kind.api_version(),
+            subresource: if status { "status".into() } else { String::new() },
+            time: metadata::time(by.now),
+            fields: Default::default(),
+        }
+    }
+}
+
+impl Store {
+    /// Creates an object.
+    ///
+    /// # Errors
+    /// 400, 403, 404 (namespace), 409 (name taken), 422.
+    pub fn create(
+        &mut self,
+        kind: &Kind,
+        namespace: &str,
+        mut body: Value,
+        by: &By,
+    ) -> Result<Written, Refusal> {
+        metadata::identify(kind, namespace, &mut body)?;
+        let name = metadata::name(&body).to_owned();
+        let target = Target { kind, namespace, name: &name, part: Part::Whole };
+        self.add(target, body, by, None)
+    }
+
+    /// Replaces an object.
+    ///
+    /// # Errors
+    /// As [`Store::create`], and 409 if the caller read an older revision.
+    pub fn replace(
+        &mut self,
+        target: Target<'_>,
+        mut body: Value,
+        by: &By,
+    ) -> Result<Written, Refusal> {
+        let old = self.get(target.kind, target.namespace, target.name)?;
+        metadata::identify(target.kind, target.namespace, &mut body)?;
+        let named = metadata::name(&body);
+        if named != target.name {
+            let why = format!(
+                "the name of the object ({named}) does not match the name on the URL ({})",
+                target.name
+            );
+            return Err(Refusal::bad_request(why));
+        }
+        let needs_revision = target.kind.is_custom() && target.part == Part::Whole;
+        let version = body["metadata"]["resourceVersion"].as_str().unwrap_or_default();
+        if needs_revision && version.is_empty() {
+            let why = json!(0);
+            let cause =
+                Cause::invalid("metadata.resourceVersion", &why, "must be specified for an update");
+            let kind = target.kind;
+            return Err(Refusal::invalid(&kind.group, &kind.kind, target.name, vec![cause]));
+        }
+        self.change(target, &old, body, by, Ownership::Update)
+    }
+
+    /// Patches an object; an apply creates one that is missing.
+    ///
+    /// # Errors
+    /// As [`Store::replace`].
+    pub fn patch(
+        &mut self,
+        target: Target<'_>,
+        patch: &Patch,
+        by: &By,
+    ) -> Result<Written, Refusal> {
+        let old = self.get(target.kind, target.namespace, target.name);
+        if let Patch::Apply { config, force } = patch {
+            return self.apply(target, old.ok(), config.clone(), *force, by);
+        }
+        let old = old?;
+        let new = patch.onto(&old, target)?;
+        self.change(target, &old, new, by, Ownership::Update)
+    }
+
+    fn apply(
+        &mut self,
+        target: Target<'_>,
+        old: Option<Arc<Value>>,
+        mut config: Value,
+        force: bool,
+        by: &By,
+    ) -> Result<Written, Refusal> {
+        let kind = target.kind;
+        if config["metadata"]["managedFields"].as_array().is_some_and(|m| !m.is_empty()) {
+            return Err(Refusal::bad_request("metadata.managedFields must be nil"));
+        }
+        metadata::identify(kind, target.namespace, &mut config)?;
+        metadata::metadata_mut(&mut config)?.entry("name").or_insert_with(|| json!(target.name));
+        self.refuse_undeclared(target, &config)?;
+        preconditions(target, old.as_deref(), &config)?;
+        prune::drop_nulls(&mut config);
+        restrict(target, &mut config);
+        let writer = target.writer(by, true);
+        let shape = kind.schema.shape();
+        match old {
+            Some(old) => {
+                let new = managers::apply(&old, &config, &writer, force, shape)?;
+                self.change(target, &old, new, by, Ownership::Done)
+            }
+            None if target.part == Part::Status => Err(target.not_found()),
+            None => self.add(target, config, by, Some(writer)),
+        }
+    }
+
+    /// An apply with a field that is not in the schema cannot be typed, whatever was asked for.
+    fn refuse_undeclared(&self, target: Target<'_>, config: &Value) -> Result<(), Refusal> {
+        let kind = target.kind;
+        let mut unknown = Vec::new();
+        prune::prune(&mut config.clone(), kind.schema.shape(), "", &mut unknown);
+        let Some(first) = unknown.first() else { return Ok(()) };
+        Err(Refusal::internal(format!(
+            "failed to create typed patch object ({}/{}; {}, Kind={}): .{first}: field not \
+             declared in schema",
+            target.namespace,
+            target.name,
+            kind.api_version(),
+            kind.kind
+        )))
+    }
+
+    fn add(
+        &mut self,
+        target: Target<'_>,
+        mut object: Value,
+        by: &By,
+        applied_by: Option<Manager>,
+    ) -> Result<Written, Refusal> {
+        let kind = target.kind;
+        self.namespace_accepts(kind, target.namespace, metadata::name(&object))?;
+        let mut warnings = Vec::new();
+        decode(target, &mut object, by, &mut warnings)?;
+        metadata::begin(kind, &mut object, by)?;
+        let applied = object.clone();
+        if kind.has_status
+            && let Some(map) = object.as_object_mut()
+        {
+            map.remove("status");
+        }
+        defaults::fill(&mut object, kind.schema.shape());
+        rules::prepare(kind, self, None, &mut object, by)?;
+        self.judge(target, None, &object)?;
+        let shape = kind.schema.shape();
+        match applied_by {
+            Some(writer) => {
+                let owned = managers::apply(&json!({}), &applied, &writer, true, shape)?;
+                managers::write(&mut object, managers::read(&owned));
+            }
+            None => {
+                let writer = target.writer(by, false);
+                managers::record_update(None, &mut object, &writer, kind);
+            }
+        }
+        let key = kind.key(target.namespace, metadata::name(&object));
+        if self.objects.contains_key(&key) {
+            return Err(Refusal::already_exists(&kind.group, &kind.plural, &key.name));
+        }
+        let stored = self.store(kind, &key, object, by);
+        Ok(Written { object: stored, created: true, warnings })
+    }
+
+    fn change(
+        &mut self,
+        target: Target<'_>,
+        old: &Arc<Value>,
+        mut new: Value,
+        by: &By,
+        ownership: Ownership,
+    ) -> Result<Written, Refusal> {
+        let kind = target.kind;
+        preconditions(target, Some(old), &new)?;
+        let mut warnings = Vec::new();
+        decode(target, &mut new, by, &mut warnings)?;
+        keep_other_part(target, old, &mut new);
+        defaults::fill(&mut new, kind.schema.shape());
+        rules::prepare(kind, self, Some(old), &mut new, by)?;
+        metadata::carry(kind, old, &mut new)?;
+        self.judge(target, Some(old), &new)?;
+        if ownership == Ownership::Update {
+            let writer = target.writer(by, false);
+            managers::record_update(Some(old), &mut new, &writer, kind);
+        }
+        if new == **old {
+            return Ok(Written { object: Arc::clone(old), created: false, warnings });
+        }
+        let key = kind.key(target.namespace, target.name);
+        let last = metadata::is_terminating(&new) && metadata::finalizers(&new).is_empty();
+        if last && !rules::pod::awaits_its_node(kind, &new) && !by.dry_run {
+            let stored = self.store(kind, &key, new, by);
+            self.remove(&key);
+            self.settle(by.now);
+            return Ok(Written { object: stored, created: false, warnings });
+        }
+        let stored = self.store(kind, &key, new, by);
+        Ok(Written { object: stored, created: false, warnings })
+    }
+
+    /// Stores an object unless this is a dry run, and lets what depends on it follow.
+    fn store(&mut self, kind: &Kind, key: &super::Key, object: Value, by: &By) -> Arc<Value> {
+        if by.dry_run {
+            return Arc::new(object);
+        }
+        let stored = self.put(key, rules::to_stored(kind, object));
+        if metadata::owners(&stored).next().is_some() {
+            self.unproven.push(key.clone());
+        }
+        self.settle(by.now);
+        kind.present(&stored)
+    }
+
+    fn judge(&self, target: Target<'_>, old: Option<&Value>, new: &Value) -> Result<(), Refusal> {
+        let kind = target.kind;
+        let mut causes = metadata::judge(kind, new);
+        validate::validate(new, kind.schema.shape(), "", &mut causes);
+        if let Some(custom) = &kind.custom {
+            let blocking = ["Required", "TypeInvalid", "TooLong", "TooMany", "Duplicate"];
+            let blocked = |c: &Cause| blocking.iter().any(|b| c.reason.ends_with(b));
+            if !causes.iter().any(blocked) {
+                causes.extend(cel::broken(kind, custom, new, old));
+            } else if custom.rules.is_some() {
+                causes.push(cel::not_run());
+            }
+        }
+        if let Some(old) = old {
+            causes.retain(|cause| !unchanged(old, new, cause));
+        }
+        causes.extend(rules::judge(kind, self, old, new));
+        if causes.is_empty() {
+            return Ok(());
+        }
+        let name = metadata::name(new);
+        Err(Refusal::invalid(&kind.group, &kind.kind, name, causes))
+    }
+}
+
+/// Who records the ownership of a change.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+enum Ownership {
+    /// The change is an update: what differs belongs to the writer.
+    Update,
+    /// An apply has written it already.
+    Done,
+}
+
+/// A value that was wrong before and is not touched does not stop a change of something else.
+fn unchanged(old: &Value, new: &Value, cause: &Cause) -> bool {
+    if cause.field.is_empty() || cause.field == "<nil>" || cause.field.starts_with("metadata") {
+        return false;
+    }
+    let pointer = format!("/{}", cause.field.replace('.', "/").replace('[', "/").replace(']', ""));
+    match (old.pointer(&pointer), new.pointer(&pointer)) {
+        (Some(was), Some(is)) => was == is,
+        _ => false,
+    }
+}
+
+/// What decoding does: unknown fields are dropped and named, built-in types lose their nulls.
+fn decode(
+    target: Target<'_>,
+    object: &mut Value,
+    by: &By,
+    warnings: &mut Vec<String>,
+) -> Result<(), Refusal> {
+    let kind = target.kind;
+    let mut unknown = Vec::new();
+    prune::prune(object, kind.schema.shape(), "", &mut unknown);
+    let named: Vec<String> = unknown.iter().map(|path| format!("unknown field {path:?}")).collect();
+    match by.validation {
+        Validation::Strict if !named.is_empty() => {
+            return Err(Refusal::bad_request(format!(
+                "{} in version {:?} cannot be handled as a {}: strict decoding error: {}",
+                kind.kind,
+                kind.version,
+                kind.kind,
+                named.join(", ")
+            )));
+        }
+        Validation::Warn => warnings.extend(named),
+        Validation::Strict | Validation::Ignore => {}
+    }
+    if !kind.is_custom() {
+        prune::drop_nulls(object);
+        prune::quantities_as_text(object, kind.schema.shape());
+        rules::decodes(kind, object)?;
+    }
+    Ok(())
+}
+
+/// The resourceVersion and uid that the caller expects.
+fn preconditions(target: Target<'_>, old: Option<&Value>, body: &Value) -> Result<(), Refusal> {
+    let kind = target.kind;
+    let wanted = |field: &str| body["metadata"][field].as_str().filter(|v| !v.is_empty());
+    let Some(old) = old else {
+        return match wanted("uid") {
+            Some(uid) => {
+                let why = format!(
+                    "Precondition failed: UID in precondition: {uid}, UID in object meta: "
+                );
+                Err(Refusal::conflict(&kind.group, &kind.plural, target.name, &why))
+            }
+            None => Ok(()),
+        };
+    };
+    if let Some(uid) = wanted("uid")
+        && metadata::uid(old) != Some(uid)
+    {
+        let why = format!(
+            "Precondition failed: UID in precondition: {uid}, UID in object meta: {}",
+            metadata::uid(old).unwrap_or_default()
+        );
+        return Err(Refusal::conflict(&kind.group, &kind.plural, target.name, &why));
+    }
+    if let Some(revision) = wanted("resourceVersion")
+        && old["metadata"]["resourceVersion"] != revision
+    {
+        return Err(Refusal::modified(&kind.group, &kind.plural, target.name));
+    }
+    Ok(())
+}
+
+/// An applied configuration speaks only of the part it is applied to.
+fn restrict(target: Target<'_>, config: &mut Value) {
+    let kind = target.kind;
+    let Some(map) = config.as_object_mut() else { return };
+    match target.part {
+        Part::Whole if kind.has_status => {
+            map.remove("status");
+        }
+        Part::Whole => {}
+        Part::Status => {
+            map.retain(|field, _| ["apiVersion", "kind", "metadata", "status"].contains(&&**field));
+            if let Some(metadata) = map.get_mut("metadata").and_then(Value::as_object_mut) {
+                let kept = ["name", "namespace", "uid", "resourceVersion"];
+                metadata.retain(|field, _| kept.contains(&&**field));
+            }
+        }
+    }
+}
+
+/// The part that a write may not change comes from the old object.
+fn keep_other_part(target: Target<'_>, old: &Value, new: &mut Value) {
+    match target.part {
+        Part::Whole if target.kind.has_status => match (old.get("status"), new.as_object_mut()) {
+            (Some(status), Some(map)) => {
+                map.insert("status".into(), status.clone());
+            }
+            (None, Some(map)) => {
+                map.remove("status");
+            }
+            _ => {}
+        },
+        Part::Whole => {}
+        Part::Status => {
+            let status = new.get("status").cloned();
+            let managed = new["metadata"].get("managedFields").cloned();
+            *new = old.clone();
+            if let Some(map) = new.as_object_mut() {
+                match status {
+                    Some(status) => map.insert("status".into(), status),
+                    None => map.remove("status"),
+                };
+            }
+            if let Some(managed) = managed {
+                new["metadata"]["managedFields"] = managed;
+            }
+        }
+    }
+}

@@ -1,0 +1,210 @@
+//! What is observed of each database that a document names or that we hold a claim on.
+//!
+//! Values only: `observe.rs` fills them, `drift.rs` and `plan.rs` think about them. Three states,
+//! because what is not known must never be mistaken for what is not there.
+
+use std::collections::{BTreeMap, BTreeSet};
+use std::sync::Arc;
+
+use jiff::Timestamp;
+use jiff::civil::Date;
+
+use crate::api::claim::Claim;
+use crate::api::names::{DatabaseRef, RepositoryRef, RequestName, annotations, digest};
+use crate::api::ops_request::{OpsPhase, PostgresOpsRequest};
+use crate::api::postgres::Phase;
+use crate::pgconf::{Catalogue, Layers, Name, Settings};
+
+/// What is observed of each database.
+pub type Observed = BTreeMap<DatabaseRef, Live>;
+
+/// What is observed of one database.
+#[derive(Clone, Debug)]
+pub enum Live {
+    /// There is no such object.
+    Absent,
+    /// Something about it could not be read; nothing is planned upon that.
+    Unknown(String),
+    /// It is there.
+    Present(Box<Present>),
+}
+
+/// A database that is there.
+#[derive(Clone, Debug)]
+pub struct Present {
+    /// UID of the object.
+    pub uid: String,
+    /// `spec.version`.
+    pub version: String,
+    /// Number of nodes.
+    pub nodes: i32,
+    /// The phase, none before the first status.
+    pub phase: Option<Phase>,
+    /// Whether it was Ready once.
+    pub provisioned: bool,
+    /// The message of the condition `Paused` while it is True.
+    pub paused: Option<String>,
+    /// The annotation `pgitops.dev/freeze`.
+    pub freeze: Option<String>,
+    /// The annotation `pgitops.dev/retry`.
+    pub retry: Option<String>,
+    /// The annotation `pgitops.dev/claim` as it stands there, for compare-and-swap.
+    pub claim_text: Option<String>,
+    /// The claim, if it is one of this very object.
+    pub claim: Option<Claim>,
+    /// Whether the claim's repository still exists.
+    pub claimant_exists: bool,
+    /// Whether its namespace admits documents of the repository's namespace.
+    pub admitted: bool,
+    /// What configures it.
+    pub custom: Custom,
+    /// All requests for it, oldest first.
+    pub requests: Vec<Arc<PostgresOpsRequest>>,
+    /// What its servers run, where the loop may look.
+    pub running: Option<Running>,
+}
+
+/// What configures a database.
+#[derive(Clone, Debug, Default)]
+pub struct Custom {
+    /// `spec.configuration.secretName`.
+    pub secret_name: Option<String>,
+    /// Whether that Secret is one that sync rendered.
+    pub secret_is_ours: bool,
+    /// What the layers hold. Provisioner and tuning as far as the operator's Secret shows them.
+    pub layers: Layers,
+    /// `inline.conf` of the operator's Secret: what the operator last rendered from
+    /// `spec.configuration.inline`. `None` when there is no such Secret or key.
+    pub rendered_inline: Option<Settings>,
+    /// `postgresql.conf` of the operator's Secret: all that the operator last gave the servers.
+    /// `None` when there is no such Secret or key, as with KubeDB.
+    pub rendered: Option<Settings>,
+}
+
+/// What the servers of a database run, as each node reports it.
+#[derive(Clone, Debug, Default, PartialEq, Eq)]
+pub struct Running {
+    /// Node → what it reports of the parameters that were asked for.
+    pub nodes: BTreeMap<String, BTreeMap<Name, Report>>,
+}
+
+/// What a node reports of one parameter.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct Report {
+    /// `reset_val` of `pg_settings`.
+    pub value: String,
+    /// The file that the value comes from, when it comes from one.
+    pub file: Option<String>,
+}
+
+/// Digest of the custom configuration that a request is planned from: what the owner's Secret and
+/// the inline text set. The annotation `pgitops.dev/base`, which `ops` works out in the same way.
+pub fn base_digest(user: &Settings, inline: &Settings) -> String {
+    digest(&[&user.render(), &inline.render()])
+}
+
+impl Present {
+    /// The catalogue of its major version.
+    pub fn catalogue(&self) -> Option<&'static Catalogue> {
+        Catalogue::for_version(&self.version)
+    }
+
+    /// A request of this name.
+    pub fn request(&self, name: &RequestName) -> Option<&Arc<PostgresOpsRequest>> {
+        self.requests.iter().find(|request| request.request_name() == *name)
+    }
+
+    /// Whether it is frozen at `now`, until when, by whom and why.
+    pub fn frozen(&self, now: Timestamp) -> Option<Freeze> {
+        Freeze::parse(self.freeze.as_deref()?).filter(|f| f.until.is_none_or(|until| until > now))
+    }
+
+    /// Names of managed parameters.
+    pub fn managed(&self) -> BTreeSet<Name> {
+        let names = self.claim.iter().flat_map(|claim| &claim.managed);
+        names.filter_map(|name| Name::new(name).ok()).collect()
+    }
+}
+
+/// The annotation `pgitops.dev/freeze: "<until> <who> <why>"`.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct Freeze {
+    /// When it ends; never by itself when absent.
+    pub until: Option<Timestamp>,
+    /// Who froze it.
+    pub who: String,
+    /// Why.
+    pub why: String,
+}
+
+impl Freeze {
+    /// Reads the annotation. What cannot be read freezes without an end: a brake that somebody
+    /// spelled wrongly is still a brake. Only an empty value is none.
+    pub fn parse(text: &str) -> Option<Self> {
+        let text = text.trim();
+        if text.is_empty() {
+            return None;
+        }
+        let cut = |text: &str| text.chars().take(200).collect::<String>();
+        let mut words = text.splitn(3, char::is_whitespace);
+        let first = words.next().unwrap_or_default();
+        let until = first.parse::<Timestamp>().ok().or_else(|| end_of_day(first));
+        if until.is_none() && first != "-" {
+            return Some(Self { until: None, who: "somebody".to_owned(), why: cut(text) });
+        }
+        let who = words.next().unwrap_or("somebody");
+        Some(Self { until, who: cut(who), why: cut(words.next().unwrap_or("no reason given")) })
+    }
+}
+
+/// The end of a day in UTC: a freeze until a day includes it.
+fn end_of_day(text: &str) -> Option<Timestamp> {
+    let next = text.parse::<Date>().ok()?.tomorrow().ok()?;
+    Some(next.to_zoned(jiff::tz::TimeZone::UTC).ok()?.timestamp())
+}
+
+/// Whether a request was emitted by this repository.
+pub fn is_ours(request: &PostgresOpsRequest, repository: &RepositoryRef) -> bool {
+    request.annotation(annotations::REPOSITORY) == Some(repository.to_string().as_str())
+}
+
+/// Whether nothing more will happen to a request.
+pub fn is_over(request: &PostgresOpsRequest) -> bool {
+    request.phase().is_terminal()
+}
+
+/// Whether a request has not begun yet: nobody acts on it, so it may be taken back.
+pub fn is_pending(request: &PostgresOpsRequest) -> bool {
+    match request.phase() {
+        OpsPhase::Pending | OpsPhase::WaitingForApproval => true,
+        OpsPhase::Progressing
+        | OpsPhase::Approved
+        | OpsPhase::Successful
+        | OpsPhase::Failed
+        | OpsPhase::Denied
+        | OpsPhase::Skipped => false,
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn a_freeze_is_a_brake_even_when_it_is_misspelled() {
+        fn check(text: &str, now: &str, expected: Option<(&str, &str)>) {
+            let now: Timestamp = now.parse().unwrap();
+            let freeze = Freeze::parse(text).filter(|f| f.until.is_none_or(|until| until > now));
+            let got = freeze.as_ref().map(|freeze| (freeze.who.as_str(), freeze.why.as_str()));
+            assert_eq!(got, expected, "{text:?}");
+        }
+        let now = "2026-03-02T12:00:00Z";
+        check("2026-03-03T00:00:00Z ana incident 4711", now, Some(("ana", "incident 4711")));
+        check("2026-03-02 ana incident", now, Some(("ana", "incident")));
+        check("2026-03-01 ana incident", now, None);
+        check("- ana incident", now, Some(("ana", "incident")));
+        check("-", now, Some(("somebody", "no reason given")));
+        check("tomorrow ana", now, Some(("somebody", "tomorrow ana")));
+        check(" ", now, None);
+    }
+}

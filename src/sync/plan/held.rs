@@ -1,0 +1,355 @@
+//! Why a database is left as it is: for people, for metrics, and how to lift it.
+//!
+//! Every reason has one line of text, one label that never carries free text, and the command or
+//! the edit that lifts it. Leaves it to the gates which reason holds.
+
+use jiff::Timestamp;
+
+use crate::api::names::{CommitId, DatabaseRef, RequestName};
+use crate::api::postgres::Phase;
+use crate::sync::drift::Override;
+use crate::sync::problem::Problem;
+
+/// Why a database is left as it is.
+#[derive(Clone, Debug, PartialEq)]
+pub enum Held {
+    /// What is desired cannot be taken as it stands.
+    Refused(Vec<Problem>),
+    /// The same change failed before.
+    Failed {
+        /// The commit that asked for it.
+        commit: CommitId,
+        /// The request that failed.
+        request: RequestName,
+        /// What the server or the operator said.
+        words: String,
+    },
+    /// Somebody deleted our request before it ended.
+    Deleted(RequestName),
+    /// Somebody else's request is pending or running there.
+    OtherRequest(RequestName),
+    /// Our own request of an older commit has to finish first.
+    Finishing {
+        /// The request.
+        request: RequestName,
+        /// The commit that asked for it, when the request says so.
+        commit: Option<CommitId>,
+    },
+    /// No window is open.
+    Window {
+        /// The window that says so.
+        window: String,
+        /// When it may next be done.
+        opens: Option<Timestamp>,
+    },
+    /// A lower wave is not proven.
+    Wave {
+        /// That wave.
+        lower: i32,
+        /// A database of it.
+        waiting_for: DatabaseRef,
+    },
+    /// As many databases as may change at once are changing.
+    Limit {
+        /// How many are.
+        running: u32,
+        /// How many may.
+        max: u32,
+    },
+    /// As many databases of the same commit failed as may.
+    RolloutStopped {
+        /// One that failed.
+        by: DatabaseRef,
+    },
+    /// Somebody changed values; the policy says to report that only.
+    DriftReported(Vec<String>),
+    /// Somebody changed values that only a restart brings back.
+    DriftNeedsRestart(Vec<String>),
+    /// Somebody keeps changing a value that we keep correcting.
+    Contested(String),
+    /// Something stronger than every file of ours sets the value on a node.
+    Overridden(Override),
+    /// A field of the object belongs to another tool.
+    FieldOwned {
+        /// The tool's name in managedFields.
+        manager: String,
+        /// The field.
+        path: String,
+    },
+    /// The document forbids restarts, and the API cannot remove a parameter without allowing them.
+    RestartForbidden(Vec<String>),
+    /// Another repository configures it.
+    ClaimedBy {
+        /// That repository.
+        repository: String,
+        /// Whether it still exists.
+        exists: bool,
+    },
+    /// Its namespace does not admit documents of this repository.
+    NotAdmitted,
+    /// Somebody froze it.
+    Frozen {
+        /// When that ends; never by itself when absent.
+        until: Option<Timestamp>,
+        /// Who.
+        who: String,
+        /// Why.
+        why: String,
+    },
+    /// The repository is suspended.
+    Suspended,
+    /// The repository only plans.
+    PlanOnly,
+    /// The source as a whole is stalled.
+    Stalled,
+    /// Somebody else paused it.
+    Paused(String),
+    /// It is not Ready, and the document says to wait for that.
+    NotReady(Option<Phase>),
+    /// There is no such database yet.
+    Absent,
+    /// Something about it cannot be read.
+    Unknown(String),
+}
+
+/// How a hold weighs in a verdict.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord)]
+pub enum Weight {
+    /// It goes on by itself.
+    Waiting,
+    /// A person, a window or another tool has to do something.
+    Held,
+    /// The document has to be corrected.
+    Refused,
+    /// The change was tried and failed.
+    Failed,
+}
+
+impl Held {
+    /// How it weighs.
+    pub fn weight(&self) -> Weight {
+        match self {
+            Self::Failed { .. } => Weight::Failed,
+            Self::Refused(_) => Weight::Refused,
+            Self::Deleted(_)
+            | Self::OtherRequest(_)
+            | Self::Window { .. }
+            | Self::RolloutStopped { .. }
+            | Self::DriftReported(_)
+            | Self::DriftNeedsRestart(_)
+            | Self::Contested(_)
+            | Self::Overridden(_)
+            | Self::FieldOwned { .. }
+            | Self::RestartForbidden(_)
+            | Self::ClaimedBy { .. }
+            | Self::NotAdmitted
+            | Self::Frozen { .. }
+            | Self::Suspended
+            | Self::PlanOnly
+            | Self::Stalled
+            | Self::Paused(_)
+            | Self::Unknown(_) => Weight::Held,
+            Self::Finishing { .. }
+            | Self::Wave { .. }
+            | Self::Limit { .. }
+            | Self::NotReady(_)
+            | Self::Absent => Weight::Waiting,
+        }
+    }
+
+    /// Whether nothing will come of it without a person: a note may close upon it.
+    pub fn is_settled(&self) -> bool {
+        match self {
+            Self::Refused(_) | Self::Failed { .. } | Self::RolloutStopped { .. } => true,
+            Self::Deleted(_)
+            | Self::OtherRequest(_)
+            | Self::Finishing { .. }
+            | Self::Window { .. }
+            | Self::Wave { .. }
+            | Self::Limit { .. }
+            | Self::DriftReported(_)
+            | Self::DriftNeedsRestart(_)
+            | Self::Contested(_)
+            | Self::Overridden(_)
+            | Self::FieldOwned { .. }
+            | Self::RestartForbidden(_)
+            | Self::ClaimedBy { .. }
+            | Self::NotAdmitted
+            | Self::Frozen { .. }
+            | Self::Suspended
+            | Self::PlanOnly
+            | Self::Stalled
+            | Self::Paused(_)
+            | Self::NotReady(_)
+            | Self::Absent
+            | Self::Unknown(_) => false,
+        }
+    }
+
+    /// When it opens by itself, as far as that is known.
+    pub fn opens(&self) -> Option<Timestamp> {
+        if let Self::Window { opens: at, .. } | Self::Frozen { until: at, .. } = self {
+            return *at;
+        }
+        None
+    }
+
+    /// The word for metrics and programs.
+    pub fn label(&self) -> &'static str {
+        match self {
+            Self::Refused(_) => "Refused",
+            Self::Failed { .. } => "Failed",
+            Self::Deleted(_) => "Deleted",
+            Self::OtherRequest(_) => "OtherRequest",
+            Self::Finishing { .. } => "Finishing",
+            Self::Window { .. } => "Window",
+            Self::Wave { .. } => "Wave",
+            Self::Limit { .. } => "Limit",
+            Self::RolloutStopped { .. } => "RolloutStopped",
+            Self::DriftReported(_) => "DriftReported",
+            Self::DriftNeedsRestart(_) => "DriftNeedsRestart",
+            Self::Contested(_) => "Contested",
+            Self::Overridden(_) => "Overridden",
+            Self::FieldOwned { .. } => "FieldOwned",
+            Self::RestartForbidden(_) => "RestartForbidden",
+            Self::ClaimedBy { .. } => "ClaimedBy",
+            Self::NotAdmitted => "NotAdmitted",
+            Self::Frozen { .. } => "Frozen",
+            Self::Suspended => "Suspended",
+            Self::PlanOnly => "PlanOnly",
+            Self::Stalled => "Stalled",
+            Self::Paused(_) => "Paused",
+            Self::NotReady(_) => "NotReady",
+            Self::Absent => "Absent",
+            Self::Unknown(_) => "Unknown",
+        }
+    }
+
+    /// One line for people, without the database's name.
+    pub fn text(&self) -> String {
+        match self {
+            Self::Refused(problems) => refusals(problems),
+            Self::Failed { commit, request, words } => {
+                let words = if words.is_empty() { String::new() } else { format!(": {words}") };
+                format!("the change of {} failed in {request}{words}", commit.short())
+            }
+            Self::Deleted(request) => format!("somebody deleted our request {request}"),
+            Self::OtherRequest(request) => format!("request {request} of somebody else is open"),
+            Self::Finishing { request, commit: Some(commit) } => {
+                format!("request {request} of {} finishes first", commit.short())
+            }
+            Self::Finishing { request, commit: None } => {
+                format!("request {request} finishes first")
+            }
+            Self::Window { window, opens: Some(opens) } => {
+                format!("window {window} is closed; it opens {opens}")
+            }
+            Self::Window { window, opens: None } => {
+                format!("window {window} is closed; no opening within a year")
+            }
+            Self::Wave { lower, waiting_for } => {
+                format!("wave {lower} comes first; {waiting_for} is not proven")
+            }
+            Self::Limit { running, max } => {
+                format!("{running} of at most {max} databases change now")
+            }
+            Self::RolloutStopped { by } => format!("the rollout stopped when {by} failed"),
+            Self::DriftReported(names) => {
+                format!("somebody changed {}; drift is reported only", names.join(", "))
+            }
+            Self::DriftNeedsRestart(names) => {
+                format!("somebody changed {}; correcting it takes a restart", names.join(", "))
+            }
+            Self::Contested(name) => {
+                format!("{name} was corrected three times within an hour; somebody else sets it")
+            }
+            Self::Overridden(Override { name, node, by, cure: _ }) => {
+                format!("{name} is overridden by {by} on {node}")
+            }
+            Self::FieldOwned { manager, path } => format!("{path} is owned by {manager}"),
+            Self::RestartForbidden(names) => {
+                let names = names.join(", ");
+                format!("{names} cannot be taken away while restart is false")
+            }
+            Self::ClaimedBy { repository, exists: true } => format!("{repository} configures it"),
+            Self::ClaimedBy { repository, exists: false } => {
+                format!("{repository} claimed it and is gone")
+            }
+            Self::NotAdmitted => "its namespace does not admit this repository".to_owned(),
+            Self::Frozen { until: Some(until), who, why } => {
+                format!("frozen until {until} by {who}: {why}")
+            }
+            Self::Frozen { until: None, who, why } => format!("frozen by {who}: {why}"),
+            Self::Suspended => "the repository is suspended".to_owned(),
+            Self::PlanOnly => "the repository only plans".to_owned(),
+            Self::Stalled => "the repository is stalled".to_owned(),
+            Self::Paused(words) => format!("somebody paused the database: {words}"),
+            Self::NotReady(Some(phase)) => format!("the database is {phase:?}, not Ready"),
+            Self::NotReady(None) => "the database is not Ready yet".to_owned(),
+            Self::Absent => "there is no such database yet".to_owned(),
+            Self::Unknown(why) => format!("cannot tell: {why}"),
+        }
+    }
+
+    /// What lifts it, as a sentence that begins with a verb.
+    pub fn lift(&self, database: &DatabaseRef) -> String {
+        let DatabaseRef { namespace, name } = database;
+        match self {
+            Self::Refused(problems) => match problems.iter().find(|p| p.is_refusal()) {
+                Some(problem) => format!("fix {} and push", problem.file),
+                None => "fix the document and push".to_owned(),
+            },
+            Self::Failed { .. } | Self::Deleted(_) => {
+                format!("push a correction or a revert, or run pgitops retry -n {namespace} {name}")
+            }
+            Self::OtherRequest(request) => {
+                format!("wait for kubectl get pgops -n {namespace} {request}, or delete it")
+            }
+            Self::Finishing { .. } | Self::Limit { .. } => "wait".to_owned(),
+            Self::Window { .. } => "wait, or change the windows in pgitops.yaml".to_owned(),
+            Self::Wave { waiting_for, .. } => format!("see pgitops status {waiting_for}"),
+            Self::RolloutStopped { by } => {
+                format!("correct {by}, or run pgitops retry -n {} {}", by.namespace, by.name)
+            }
+            Self::DriftReported(_) => "set drift: Enforce, or take the value into git".to_owned(),
+            Self::DriftNeedsRestart(_) => {
+                "push a commit, open a window, or set drift: EnforceWithRestart".to_owned()
+            }
+            Self::Contested(_) => {
+                format!("find who sets it, then run pgitops retry -n {namespace} {name}")
+            }
+            Self::Overridden(Override { node, cure, .. }) => format!("run on {node}: {cure}"),
+            Self::FieldOwned { manager, path } => {
+                format!("make {manager} leave {path} alone (ignoreDifferences in Argo CD)")
+            }
+            Self::RestartForbidden(_) => "write restart: auto in the document".to_owned(),
+            Self::ClaimedBy { exists: true, .. } => "delete one of the two documents".to_owned(),
+            Self::ClaimedBy { exists: false, .. } => {
+                format!("run kubectl annotate pg -n {namespace} {name} pgitops.dev/claim-")
+            }
+            Self::NotAdmitted => format!(
+                "annotate Namespace {namespace} with pgitops.dev/allow-from: <repository's namespace>"
+            ),
+            Self::Frozen { .. } => {
+                format!("run kubectl annotate pg -n {namespace} {name} pgitops.dev/freeze-")
+            }
+            Self::Suspended => "run pgitops resume".to_owned(),
+            Self::PlanOnly => "set spec.planOnly of the ConfigRepository to false".to_owned(),
+            Self::Stalled => "see the ConfigRepository's condition Stalled".to_owned(),
+            Self::Paused(_) => "wait for whoever paused it to resume it".to_owned(),
+            Self::NotReady(_) => "wait, or write apply: Always in the document".to_owned(),
+            Self::Absent => format!("create Postgres {database}"),
+            Self::Unknown(_) => format!("see kubectl describe pg -n {namespace} {name}"),
+        }
+    }
+}
+
+/// The first refusal, and how many more there are.
+fn refusals(problems: &[Problem]) -> String {
+    let mut refusals = problems.iter().filter(|problem| problem.is_refusal());
+    let first = refusals.next().map(ToString::to_string).unwrap_or_default();
+    match refusals.count() {
+        0 => first,
+        more => format!("{first} (and {more} more)"),
+    }
+}

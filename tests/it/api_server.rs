@@ -1,0 +1,3 @@
+//! The sandbox's API server, spoken to by the real kube client and the real kubectl.
+
+mod kubectl;

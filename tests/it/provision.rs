@@ -1,0 +1,226 @@
+//! The provisioner on real servers: from a manifest to a cluster that replicates, and away again.
+
+use std::sync::Arc;
+use std::time::Duration;
+
+use k8s_openapi::api::core::v1::{PersistentVolumeClaim, Pod, Secret, Service};
+use kube::Api;
+use kube::api::{DeleteParams, Patch, PatchParams};
+use pgitops::api::Postgres;
+use pgitops::api::conditions;
+use pgitops::api::postgres::Phase;
+use pgitops::cluster::{Cluster, Leadership, Watched};
+use pgitops::provision::{Context, Options, SELECTOR, run};
+use serde_json::{Value, json};
+use tokio::task::JoinHandle;
+use tokio_postgres::NoTls;
+use tokio_util::sync::CancellationToken;
+
+use crate::fixture::{World, until};
+
+/// The provisioner beside a sandbox.
+struct Provisioner {
+    shutdown: CancellationToken,
+    task: JoinHandle<()>,
+}
+
+impl Provisioner {
+    fn start(world: &World, leadership: Leadership) -> Self {
+        let cluster = Cluster::new(world.client());
+        let postgreses = Watched::start(&cluster, None);
+        let pods = Watched::start(&cluster, Some(SELECTOR));
+        let options = Options::default();
+        let context = Context::new(cluster, postgreses, pods, leadership, options);
+        let shutdown = CancellationToken::new();
+        let stop = shutdown.clone();
+        let task = tokio::spawn(async move { run(Arc::new(context), stop).await.unwrap() });
+        Self { shutdown, task }
+    }
+
+    async fn stop(self) {
+        self.shutdown.cancel();
+        let ended = tokio::time::timeout(Duration::from_secs(10), self.task).await;
+        ended.expect("the provisioner ends when it is told to").unwrap();
+    }
+}
+
+fn manifest(spec: Value) -> Value {
+    json!({
+        "apiVersion": "kubedb.com/v1", "kind": "Postgres",
+        "metadata": {"name": "orders", "namespace": "demo"}, "spec": spec,
+    })
+}
+
+fn minimal(replicas: i32) -> Value {
+    let storage = json!({"resources": {"requests": {"storage": "1Gi"}}});
+    manifest(json!({"version": "15", "replicas": replicas, "storage": storage}))
+}
+
+/// Questions about the database `orders`.
+struct Orders<'a>(&'a World);
+
+impl Orders<'_> {
+    fn api(&self) -> Api<Postgres> {
+        Api::namespaced(self.0.client(), "demo")
+    }
+
+    async fn get(&self) -> Postgres {
+        self.api().get("orders").await.unwrap()
+    }
+
+    /// Waits until the object is as wanted.
+    async fn until(&self, what: &str, wanted: impl Fn(&Postgres) -> bool) -> Postgres {
+        let look = || async {
+            let postgres = self.get().await;
+            match wanted(&postgres) {
+                true => Ok(postgres),
+                false => Err(format!("{:#}", json!(postgres.status))),
+            }
+        };
+        until(what, look).await
+    }
+
+    /// Waits until everything of this generation is Ready.
+    async fn ready(&self) -> Postgres {
+        self.until("orders is Ready", |postgres| {
+            let observed = postgres.status.as_ref().and_then(|s| s.observed_generation);
+            postgres.phase() == Some(Phase::Ready) && observed == postgres.metadata.generation
+        })
+        .await
+    }
+
+    /// The condition's message, once it is true.
+    async fn told(&self, type_: &str) -> String {
+        let postgres = self
+            .until(&format!("orders says {type_}"), |postgres| {
+                conditions::is_true(postgres.conditions(), type_)
+            })
+            .await;
+        conditions::find(postgres.conditions(), type_).unwrap().message.clone()
+    }
+
+    async fn change(&self, patch: Value) {
+        let parameters = PatchParams::default();
+        self.api().patch("orders", &parameters, &Patch::Merge(patch)).await.unwrap();
+    }
+
+    async fn password(&self) -> String {
+        let secrets = Api::<Secret>::namespaced(self.0.client(), "demo");
+        let secret = secrets.get("orders-auth").await.unwrap();
+        String::from_utf8(secret.data.unwrap()["password"].0.clone()).unwrap()
+    }
+
+    /// The answer of a node to a query with one text column, as an owner would ask.
+    async fn ask(&self, pod: &str, query: &str) -> Result<String, String> {
+        let pod = self.0.pods().get(pod).await.map_err(|error| error.to_string())?;
+        let address = pod.status.and_then(|s| s.pod_ip).unwrap_or_default();
+        let mut config = tokio_postgres::Config::new();
+        config.host(&address).user("postgres").password(self.password().await).dbname("postgres");
+        config.connect_timeout(Duration::from_secs(3));
+        let connected = config.connect(NoTls).await.map_err(|error| error.to_string())?;
+        let (client, connection) = connected;
+        tokio::spawn(connection);
+        let rows = client.simple_query(query).await.map_err(|error| error.to_string())?;
+        let row = rows.iter().find_map(|message| match message {
+            tokio_postgres::SimpleQueryMessage::Row(row) => row.get(0).map(str::to_owned),
+            _ => None,
+        });
+        Ok(row.unwrap_or_default())
+    }
+
+    async fn shows(&self, pod: &str, query: &str, expected: &str) {
+        let look = || async {
+            match self.ask(pod, query).await {
+                Ok(answer) if answer == expected => Ok(()),
+                other => Err(format!("{other:?}")),
+            }
+        };
+        until(&format!("{pod} answers {expected:?} to {query}"), look).await;
+    }
+
+    async fn pod(&self, name: &str) -> Pod {
+        self.0.pods().get(name).await.unwrap()
+    }
+
+    async fn role(&self, pod: &str) -> Option<String> {
+        self.pod(pod).await.metadata.labels?.get("kubedb.com/role").cloned()
+    }
+
+    /// Deletes a pod and waits until another one of that name is Ready and everything is well.
+    async fn replace(&self, name: &str) {
+        let before = self.pod(name).await.metadata.uid;
+        self.0.pods().delete(name, &DeleteParams::default()).await.unwrap();
+        self.0.pod_until(name, "is replaced", |pod| pod.metadata.uid != before).await;
+        self.0.ready(name).await;
+        self.ready().await;
+    }
+
+    async fn names<K>(&self) -> Vec<String>
+    where
+        K: kube::Resource<Scope = kube::core::NamespaceResourceScope>
+            + Clone
+            + std::fmt::Debug
+            + serde::de::DeserializeOwned,
+        K::DynamicType: Default,
+    {
+        let list = Api::<K>::namespaced(self.0.client(), "demo").list(&Default::default()).await;
+        list.unwrap().items.iter().filter_map(|object| object.meta().name.clone()).collect()
+    }
+}
+
+const RECOVERY: &str = "select pg_is_in_recovery()";
+
+#[tokio::test(flavor = "multi_thread")]
+async fn three_nodes_come_up_keep_their_roles_and_go() {
+    let world = World::start().await;
+    let provisioner = Provisioner::start(&world, Leadership::fixed(1));
+    let orders = Orders(&world);
+    let began = std::time::Instant::now();
+    world.apply(&minimal(3));
+    let ready = orders.ready().await;
+    println!("three nodes Ready after {:?}", began.elapsed());
+    let types: Vec<&str> = ready.conditions().iter().map(|c| c.type_.as_str()).collect();
+    let expected =
+        ["ProvisioningStarted", "ReplicaReady", "AcceptingConnection", "Ready", "Provisioned"];
+    assert_eq!(types, expected);
+
+    // One leads, two follow, and the owner's password opens all of them.
+    orders.shows("orders-0", RECOVERY, "f").await;
+    orders.ask("orders-0", "create table t as select 42 as n").await.unwrap();
+    for standby in ["orders-1", "orders-2"] {
+        orders.shows(standby, RECOVERY, "t").await;
+        orders.shows(standby, "select n from t", "42").await;
+        assert_eq!(orders.role(standby).await.as_deref(), Some("standby"));
+    }
+    assert_eq!(orders.role("orders-0").await.as_deref(), Some("primary"));
+    orders.shows("orders-2", "show wal_log_hints", "on").await;
+    orders.shows("orders-2", "show shared_buffers", "256MB").await;
+    let service = Api::<Service>::namespaced(world.client(), "demo").get("orders").await.unwrap();
+    let selector = service.spec.unwrap().selector.unwrap();
+    assert_eq!(selector["statefulset.kubernetes.io/pod-name"], "orders-0");
+
+    // A pod that goes comes back in its role, the primary too.
+    orders.replace("orders-1").await;
+    orders.shows("orders-1", RECOVERY, "t").await;
+    orders.replace("orders-0").await;
+    orders.shows("orders-0", RECOVERY, "f").await;
+    assert_eq!(orders.role("orders-0").await.as_deref(), Some("primary"));
+    orders.ask("orders-0", "insert into t values (43)").await.unwrap();
+    for standby in ["orders-1", "orders-2"] {
+        orders.shows(standby, "select count(*) from t", "2").await;
+    }
+
+    // Everything goes but the password (deletionPolicy Delete, the default).
+    orders.api().delete("orders", &DeleteParams::default()).await.unwrap();
+    let look = || async {
+        let left = orders.names::<Postgres>().await;
+        if left.is_empty() { Ok(()) } else { Err(format!("{left:?}")) }
+    };
+    until("orders is gone", look).await;
+    assert!(orders.names::<Pod>().await.is_empty());
+    assert!(orders.names::<PersistentVolumeClaim>().await.is_empty());
+    assert!(orders.names::<Service>().await.is_empty());
+    assert_eq!(orders.names::<Secret>().await, ["orders-auth"]);
+    provisioner.stop().await;
+    world.stop().await;
+}

@@ -1,0 +1,26 @@
+#!/usr/bin/env bash
+# The whole check, on a fresh Debian or Ubuntu machine with Rust:
+# installs what is missing, then formatting, lints with warnings as errors, documentation, all tests.
+set -euo pipefail
+cd "$(dirname "${BASH_SOURCE[0]}")/.."
+
+. examples/install-tools.sh
+need cc gcc libc6-dev
+need git git
+need kubectl kubernetes-client
+need psql postgresql-client
+need_postgres
+install_missing
+
+step() { printf '\n== %s\n' "$1"; }
+
+step 'formatting'
+cargo fmt --check
+step 'lints'
+cargo clippy --locked --all-targets -- -D warnings
+step 'documentation'
+RUSTDOCFLAGS='-D warnings' cargo doc --locked --no-deps --quiet
+step 'tests'
+# The binary that the tests start is built first; two tests at a time: each may run five servers.
+cargo build --locked
+cargo test --locked -- --test-threads="${PGITOPS_TEST_THREADS:-2}" "$@"
