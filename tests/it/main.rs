@@ -1,5 +1,6 @@
 //! The one test binary: linking is most of a test build, and shared fixtures stay in one place.
 
+mod api_server;
 mod deploy;
 mod fixture;
 mod instance;
@@ -7,8 +8,4 @@ mod pgconf_oracle;
 mod postgres;
 mod provision;
 mod sandbox;
-mod tidy;
-mod api_server;
-mod pgconf_oracle;
-mod postgres;
 mod tidy;
