@@ -1,10 +1,10 @@
 //! The one test binary: linking is most of a test build, and shared fixtures stay in one place.
 
-mod git;
 mod api_server;
 mod api_server;
 mod deploy;
 mod fixture;
+mod git;
 mod instance;
 mod ops;
 mod pgconf_oracle;

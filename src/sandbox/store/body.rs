@@ -2,8 +2,7 @@
 //! object it speaks of.
 
 use super::{
-    By, Validation,
-    metadata,
+    By, Validation, metadata,
     refusal::{Cause, Refusal},
     rules,
     schema::prune,
