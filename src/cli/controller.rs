@@ -106,9 +106,10 @@ impl std::fmt::Display for Loop {
     }
 }
 
-/// Loops have this long to end after the lease is lost or a signal came; a process that still has
-/// one running then exits instead, so that nobody works without the lease.
-const END: Duration = Duration::from_secs(10);
+/// Loops have this long to end by themselves after the lease is lost or a signal came. A pass that
+/// is still under way is then dropped where it waits: that is what a crash does, and whoever leads
+/// next goes on from what it observes.
+const END: Duration = Duration::from_millis(500);
 
 /// Runs until SIGINT or SIGTERM.
 ///
@@ -227,12 +228,13 @@ async fn lead(
         ended = running.join_next(), if !running.is_empty() => ended,
     };
     stop.cancel();
-    let rest = tokio::time::timeout(END, running.join_all()).await;
-    if let Some(ended) = ended {
-        ended.context("a loop panicked")??;
+    let all_ended = async { while running.join_next().await.is_some() {} };
+    if tokio::time::timeout(END, all_ended).await.is_err() {
+        running.shutdown().await;
     }
-    for result in rest.context("a loop did not end in time; the process exits instead")? {
-        result?;
+    match ended {
+        None => {}
+        Some(result) => result.context("a loop panicked")??,
     }
     Ok(())
 }
