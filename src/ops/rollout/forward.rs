@@ -2,6 +2,7 @@
 
 use std::collections::BTreeMap;
 
+use crate::instance::protocol::DryRan;
 use crate::ops::admit::{self, Admission, Plan};
 use crate::ops::journal::Journal;
 use crate::ops::node_file::Target;
@@ -13,6 +14,9 @@ use crate::pgconf::{Class, Name, Settings, tiers};
 
 use super::course::{Course, course};
 use super::{Current, is_overdue, is_proven, report, resume, roll_back};
+
+/// From this many connections, workers or locks on their memory is worth allocating once before.
+const LEAP: u64 = 2000;
 
 /// Before anything was changed: admitted once more, tried out, paused, kept.
 pub fn begin(seen: &Seen, current: &Current<'_>) -> Step {
@@ -34,16 +38,19 @@ pub fn begin(seen: &Seen, current: &Current<'_>) -> Step {
     };
     // 2. Dry run: the pause that follows says that it passed.
     if !paused {
-        return match &seen.answers.dry_run {
-            None => dry_run(seen, current, &plan),
-            Some(answers) => match refusal(answers) {
-                None => pause(current),
-                Some(words) => {
-                    let settings = [&plan.before.settings(), &plan.after.settings()];
-                    let why = seen::shown(&words, &settings);
-                    Step::Conclude(status::failed(request, &why, now))
-                }
-            },
+        let Some(answers) = &seen.answers.dry_run else { return dry_run(seen, current, &plan) };
+        return match (refusal(answers), unanswered(answers)) {
+            (Some(words), _) => {
+                let settings = [&plan.before.settings(), &plan.after.settings()];
+                let why = seen::shown(&words, &settings);
+                Step::Conclude(status::failed(request, &why, now))
+            }
+            (None, Some(what)) if is_overdue(current) => {
+                let why = format!("gave up waiting, nothing was changed: {what}");
+                Step::Conclude(status::failed(request, &why, now))
+            }
+            (None, Some(what)) => Step::Wait { what, on: Awaited::Servers },
+            (None, None) => pause(current),
         };
     }
     // 3. Keep what was before.
@@ -87,12 +94,20 @@ fn dry_run(seen: &Seen, current: &Current<'_>, plan: &Plan) -> Step {
     Step::DryRun { nodes, deadline_ms: super::timeout_ms(current) }
 }
 
-/// What a change calls for beyond the server's own checks: allocating the memory (30 to 60 ms),
-/// starting a scratch server (about 250 ms).
+/// What a change calls for beyond the server's own checks: allocating the memory (60 ms, but 0.6 s
+/// the first time on a node), starting a scratch server (about 250 ms).
 fn thoroughness(before: &Settings, after: &Settings) -> (bool, bool) {
     let changed = |name: &str| before.value_of(name) != after.value_of(name);
     let memory = ["shared_buffers", "huge_pages", "wal_buffers", "min_dynamic_shared_memory"];
-    let allocate = memory.iter().chain(&tiers::ORDERED).any(|name| changed(name));
+    let number = |settings: &Settings, name: &str| {
+        settings.value_of(name).and_then(|text| text.trim().parse::<u64>().ok()).unwrap_or(0)
+    };
+    // A few hundred connections more are a few MB; the check of the whole size covers them.
+    let leaps = |name: &&str| {
+        let (old, new) = (number(before, name), number(after, name));
+        new > LEAP && new > old.saturating_mul(2)
+    };
+    let allocate = memory.iter().any(|name| changed(name)) || tiers::ORDERED.iter().any(leaps);
     let names = before.names().chain(after.names());
     let boot = names.filter(|name| changed(name)).any(|name| {
         let name = name.lower();
@@ -101,13 +116,19 @@ fn thoroughness(before: &Settings, after: &Settings) -> (bool, bool) {
     (allocate, boot)
 }
 
-fn refusal(
-    answers: &BTreeMap<String, Result<crate::instance::protocol::DryRan, String>>,
-) -> Option<String> {
-    answers.iter().find_map(|(node, answer)| match answer {
-        Ok(ran) if ran.accepted => None,
-        Ok(ran) => Some(format!("{node} would not start with it: {}", ran.words.trim())),
-        Err(words) => Some(format!("{node} could not try it out: {words}")),
+type Ran = BTreeMap<String, Result<DryRan, String>>;
+
+fn refusal(answers: &Ran) -> Option<String> {
+    answers.iter().find_map(|(node, answer)| {
+        let ran = answer.as_ref().ok().filter(|ran| !ran.accepted)?;
+        Some(format!("{node} would not start with it: {}", ran.words.trim()))
+    })
+}
+
+fn unanswered(answers: &Ran) -> Option<String> {
+    answers.iter().find_map(|(node, answer)| {
+        let words = answer.as_ref().err()?;
+        Some(format!("{node} could not try it out: {words}"))
     })
 }
 
@@ -143,7 +164,7 @@ pub fn next(seen: &Seen, current: &Current<'_>, journal: &Journal) -> Step {
         return back(format!("{node} would not take it: {words}"));
     }
     match course(seen, current, journal) {
-        Course::Act(step) => step,
+        Course::Act(step) => *step,
         Course::Await(what) => Step::Wait { what, on: Awaited::Servers },
         Course::Failed(why) => back(why),
         // 7. Prove.
