@@ -53,10 +53,6 @@ pub fn run(arguments: &[OsString]) -> Result<(), String> {
         return Err(format!("usage: {ARGUMENT} GRACE-SECONDS PROGRAM [ARGUMENT…]"));
     };
     let grace = grace.to_str().and_then(|text| text.parse().ok()).unwrap_or(10);
-    let mut signals = SigSet::empty();
-    signals.extend(FORWARDED);
-    // Before any thread starts, so that all of them have it; a child gets an empty mask from std.
-    signals.thread_block().map_err(|e| format!("blocking signals: {e}"))?;
     nix::sys::prctl::set_child_subreaper(true).map_err(|e| format!("adopting orphans: {e}"))?;
 
     let output = std::io::stdout().as_fd().try_clone_to_owned().map_err(|e| e.to_string())?;
@@ -69,6 +65,12 @@ pub fn run(arguments: &[OsString]) -> Result<(), String> {
         .process_group(0)
         .spawn()
         .map_err(|e| format!("starting {}: {e}", program.to_string_lossy()))?;
+    // After the command is started, which would inherit the mask and never see a SIGTERM, and
+    // before any thread is, so that all of them have it. A signal in between ends this process,
+    // and the command with it: it has hardly begun.
+    let mut signals = SigSet::empty();
+    signals.extend(FORWARDED);
+    signals.thread_block().map_err(|e| format!("blocking signals: {e}"))?;
     let pid = child.id() as i32;
     report(&format!("started {pid}"));
 
