@@ -11,7 +11,7 @@ use futures::{Stream, StreamExt};
 use kube::Api;
 use kube::runtime::reflector::{self, ObjectRef, Store};
 use kube::runtime::{WatchStreamExt, watcher};
-use tokio::sync::broadcast;
+use tokio::sync::{broadcast, watch};
 
 use super::client::{Cluster, Kind};
 
@@ -27,7 +27,10 @@ where
 {
     store: Store<K>,
     touched: broadcast::Sender<Arc<K>>,
-    watching: tokio::task::JoinHandle<()>,
+    /// Whether the first list is in. Not the store's own future: it wakes only the last of several
+    /// tasks that wait for it (kube-runtime 5.0, `DelayedInit`), and three loops do.
+    ready: watch::Receiver<bool>,
+    tasks: [tokio::task::JoinHandle<()>; 2],
 }
 
 impl<K: Kind> Watched<K> {
@@ -54,14 +57,22 @@ impl<K: Kind> Watched<K> {
                 }
             }
         });
-        Arc::new(Self { store: reader, touched, watching })
+        let (listed, ready) = watch::channel(false);
+        let store = reader.clone();
+        let waiting = tokio::spawn(async move {
+            match store.wait_until_ready().await {
+                Ok(()) => drop(listed.send(true)),
+                Err(error) => tracing::error!(kind = %K::kind(&()), %error, "watch ended"),
+            }
+        });
+        Arc::new(Self { store: reader, touched, ready, tasks: [watching, waiting] })
     }
 
-    /// Waits until the first list is in. Ends early only with the process.
+    /// Waits until the first list is in. Any number of tasks may wait; a `Controller` on the store
+    /// is started only after that.
     pub async fn ready(&self) {
-        if self.store.wait_until_ready().await.is_err() {
-            tracing::error!(kind = %K::kind(&()), "watch ended before its first list");
-        }
+        // The sender goes only with the watch itself, which ends with the process.
+        drop(self.ready.clone().wait_for(|ready| *ready).await);
     }
 
     /// An object by namespace and name.
@@ -111,6 +122,6 @@ impl<K: Kind> Watched<K> {
 
 impl<K: Kind> Drop for Watched<K> {
     fn drop(&mut self) {
-        self.watching.abort();
+        self.tasks.iter().for_each(tokio::task::JoinHandle::abort);
     }
 }
