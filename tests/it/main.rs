@@ -9,4 +9,5 @@ mod postgres;
 mod provision;
 mod sandbox;
 mod scenarios;
+mod sync;
 mod tidy;
