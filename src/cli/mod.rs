@@ -8,9 +8,11 @@ pub mod crd;
 pub mod demo;
 pub mod instance;
 pub mod log;
+pub mod plan;
 pub mod restart;
 pub mod sandbox;
 pub mod suspend;
+pub mod validate;
 
 use std::future::Future;
 use std::path::Path;

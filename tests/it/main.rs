@@ -16,4 +16,5 @@ mod sandbox;
 mod scenarios;
 mod simulate;
 mod tidy;
+mod sync;
 mod tidy;

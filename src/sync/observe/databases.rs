@@ -10,7 +10,6 @@ use futures::StreamExt;
 use k8s_openapi::api::core::v1::{Namespace, Secret};
 use kube::ResourceExt;
 
-use super::Look;
 use super::memory::ConfigSecret;
 use crate::api::claim::Claim;
 use crate::api::conditions;
@@ -20,6 +19,7 @@ use crate::api::{ConfigRepository, Postgres, PostgresOpsRequest};
 use crate::cluster;
 use crate::pgconf::{Layers, Settings};
 use crate::sync::Context;
+use crate::sync::desired::Desired;
 use crate::sync::live::{Custom, Live, Observed, Present};
 
 /// Databases whose Secrets are read at the same time.
@@ -28,8 +28,8 @@ const AT_ONCE: usize = 16;
 type Requests = BTreeMap<DatabaseRef, Vec<Arc<PostgresOpsRequest>>>;
 
 /// What is observed of every database that concerns the repository.
-pub async fn live(repository: &ConfigRepository, look: &Look, cx: &Context) -> Observed {
-    let mut names: BTreeSet<DatabaseRef> = look.desired.databases();
+pub async fn live(repository: &ConfigRepository, desired: &Desired, cx: &Context) -> Observed {
+    let mut names: BTreeSet<DatabaseRef> = desired.databases();
     let all = cx.databases.all();
     let uid = repository.uid();
     let claimed =

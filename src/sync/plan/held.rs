@@ -294,13 +294,15 @@ impl Held {
     /// What lifts it, as a sentence that begins with a verb.
     pub fn lift(&self, database: &DatabaseRef) -> String {
         let DatabaseRef { namespace, name } = database;
+        let retry = |d: &DatabaseRef| format!("run pgitops retry -n {} {}", d.namespace, d.name);
+        let unset = |key: &str| format!("run kubectl annotate pg -n {namespace} {name} {key}-");
         match self {
-            Self::Refused(problems) => match problems.iter().find(|p| p.is_refusal()) {
-                Some(problem) => format!("fix {} and push", problem.file),
-                None => "fix the document and push".to_owned(),
-            },
+            Self::Refused(problems) => {
+                let first = problems.iter().find(|problem| problem.is_refusal());
+                format!("fix {} and push", first.map_or("the document", |first| &first.file))
+            }
             Self::Failed { .. } | Self::Deleted(_) => {
-                format!("push a correction or a revert, or run pgitops retry -n {namespace} {name}")
+                format!("push a correction or a revert, or {}", retry(database))
             }
             Self::OtherRequest(request) => {
                 format!("wait for kubectl get pgops -n {namespace} {request}, or delete it")
@@ -308,31 +310,23 @@ impl Held {
             Self::Finishing { .. } | Self::Limit { .. } => "wait".to_owned(),
             Self::Window { .. } => "wait, or change the windows in pgitops.yaml".to_owned(),
             Self::Wave { waiting_for, .. } => format!("see pgitops status {waiting_for}"),
-            Self::RolloutStopped { by } => {
-                format!("correct {by}, or run pgitops retry -n {} {}", by.namespace, by.name)
-            }
+            Self::RolloutStopped { by } => format!("correct {by}, or {}", retry(by)),
             Self::DriftReported(_) => "set drift: Enforce, or take the value into git".to_owned(),
             Self::DriftNeedsRestart(_) => {
                 "push a commit, open a window, or set drift: EnforceWithRestart".to_owned()
             }
-            Self::Contested(_) => {
-                format!("find who sets it, then run pgitops retry -n {namespace} {name}")
-            }
+            Self::Contested(_) => format!("find who sets it, then {}", retry(database)),
             Self::Overridden(Override { node, cure, .. }) => format!("run on {node}: {cure}"),
             Self::FieldOwned { manager, path } => {
                 format!("make {manager} leave {path} alone (ignoreDifferences in Argo CD)")
             }
             Self::RestartForbidden(_) => "write restart: auto in the document".to_owned(),
             Self::ClaimedBy { exists: true, .. } => "delete one of the two documents".to_owned(),
-            Self::ClaimedBy { exists: false, .. } => {
-                format!("run kubectl annotate pg -n {namespace} {name} pgitops.dev/claim-")
-            }
+            Self::ClaimedBy { exists: false, .. } => unset("pgitops.dev/claim"),
             Self::NotAdmitted => format!(
                 "annotate Namespace {namespace} with pgitops.dev/allow-from: <repository's namespace>"
             ),
-            Self::Frozen { .. } => {
-                format!("run kubectl annotate pg -n {namespace} {name} pgitops.dev/freeze-")
-            }
+            Self::Frozen { .. } => unset("pgitops.dev/freeze"),
             Self::Suspended => "run pgitops resume".to_owned(),
             Self::PlanOnly => "set spec.planOnly of the ConfigRepository to false".to_owned(),
             Self::Stalled => "see the ConfigRepository's condition Stalled".to_owned(),
