@@ -191,12 +191,21 @@ async fn spanned(postgres: Arc<Postgres>, cx: Arc<Context>) -> Result<Action, Er
             tracing::debug!(%error, "pass is made again");
         } else if let Err(error) = &done {
             let cause = std::error::Error::source(error).map(ToString::to_string);
-            tracing::warn!(%error, cause, "pass failed");
+            if patience_is_enough(error) {
+                tracing::debug!(%error, cause, "pass is made again");
+            } else {
+                tracing::warn!(%error, cause, "pass failed");
+            }
         }
         done
     }
     .instrument(span)
     .await
+}
+
+/// Whether somebody else only wrote first: the next pass reads what they wrote.
+fn patience_is_enough(error: &Error) -> bool {
+    matches!(error, Error::Cluster(error) if error.is_conflict())
 }
 
 /// The database that an object belongs to, by its label.

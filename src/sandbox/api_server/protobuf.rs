@@ -142,7 +142,7 @@ fn set(
         (Form::TextMap | Form::BytesMap, Wire::Bytes(bytes)) => {
             return entry(out, field, form, bytes);
         }
-        (Form::Text, Wire::Bytes(bytes)) if bytes.is_empty() => return Ok(()),
+        (Form::Text, Wire::Bytes([])) => return Ok(()),
         (Form::Text, Wire::Bytes(bytes)) => json!(text(bytes)?),
         (Form::Bytes, Wire::Bytes(bytes)) => json!(STANDARD.encode(bytes)),
         (Form::One(name), Wire::Bytes(bytes)) => {

@@ -72,6 +72,7 @@ impl Agent {
         let folders =
             Folders::create(&options.directory, &options.logs, &options.executable, &user)?;
         process::end_recorded(&folders.records, EARLIER_RUN).await;
+        folders.forget_pods()?;
         let book = AddressBook::file(&folders.state);
         let addresses = AddressBook::open(book, NETWORKS.as_ref(), &folders.seed)?;
         let images = Images {

@@ -127,6 +127,18 @@ impl Folders {
         self.programs.join("pgitops")
     }
 
+    /// Removes the folders of pods of an earlier run that was killed.
+    ///
+    /// # Errors
+    /// The file system's refusal.
+    pub fn forget_pods(&self) -> Result<()> {
+        for entry in std::fs::read_dir(&self.pods)?.flatten() {
+            std::fs::remove_dir_all(entry.path())
+                .with_context(|| format!("removing {:?}", entry.path()))?;
+        }
+        Ok(())
+    }
+
     /// Removes what only lived with the run: all of the runtime folder but lasting volumes.
     pub fn clean(&self) {
         let _ = std::fs::remove_dir_all(&self.pods);

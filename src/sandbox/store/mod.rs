@@ -9,6 +9,7 @@
 //! | `shape.rs`, `schema/` | what objects look like: merge keys, pruning, defaults, validation |
 //! | `read.rs` | get, list (also of a revision in the past), changes |
 //! | `write.rs` | create, replace, patch: the line from a body to a stored object |
+//! | `body.rs` | what a body may say |
 //! | `metadata.rs` | names, identity, generation |
 //! | `patch/`, `apply/` | the four kinds of patch, and who owns which field |
 //! | `delete.rs`, `garbage.rs` | deletion, finalizers, owners, namespaces |
@@ -17,6 +18,7 @@
 //! | `refusal.rs` | what is answered when something is refused |
 
 pub mod apply;
+mod body;
 pub mod built_in;
 pub mod custom;
 pub mod delete;

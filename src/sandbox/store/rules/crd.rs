@@ -59,7 +59,7 @@ pub fn judge(definition: &Value) -> Vec<Cause> {
     let wanted = format!("{}.{}", text(&spec["names"]["plural"]), text(&spec["group"]));
     let name = metadata::name(definition);
     if name != wanted {
-        let why = format!("must be spec.names.plural+\".\"+spec.group");
+        let why = "must be spec.names.plural+\".\"+spec.group";
         causes.push(Cause::invalid("metadata.name", &json!(name), why));
     }
     let versions: Vec<&Value> = spec["versions"].as_array().into_iter().flatten().collect();
