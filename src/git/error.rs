@@ -24,6 +24,12 @@ pub enum Error {
         /// `https`, `http` or `ssh`.
         scheme: &'static str,
     },
+    /// libgit2 refused its process-wide options.
+    #[error("libgit2 could not be prepared: {reason}; this is a bug, please report it")]
+    Setup {
+        /// What libgit2 said.
+        reason: String,
+    },
     /// A local path was given to a process that does not allow them.
     #[error(
         "repository address is a local path, which this controller does not allow; \
@@ -236,7 +242,8 @@ impl Error {
     /// When to try again. The only place that decides it.
     pub fn retry(&self) -> Retry {
         match self {
-            Self::Address { .. }
+            Self::Setup { .. }
+            | Self::Address { .. }
             | Self::UnsupportedTransport { .. }
             | Self::LocalForbidden
             | Self::BadReference { .. }

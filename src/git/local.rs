@@ -16,7 +16,6 @@ use git2::{ErrorClass, ErrorCode, Oid, Repository, RepositoryOpenFlags};
 use super::budget::Budget;
 use super::copy::{Copy, Fault, LeftBehind};
 use super::error::{Refused, printable};
-use super::files::MAX_FILE_BYTES;
 use super::{Error, SourceUrl};
 
 /// Most references that one listing answers: notes of thousands of instances.
@@ -84,15 +83,17 @@ impl Local {
         (!names.is_empty()).then(|| names.join(", "))
     }
 
-    /// Copies `tip` into `mirror`, without what the mirror's commits `known` already brought.
+    /// Copies `tip` into `mirror`, without what the mirror's commits `known` already brought, and
+    /// without blobs larger than `blob_limit`.
     pub(crate) fn copy_out(
         &self,
         mirror: &Repository,
         tip: Oid,
         known: &[Oid],
+        blob_limit: usize,
         budget: &Budget,
     ) -> Result<LeftBehind, Error> {
-        let blob_limit = Some(MAX_FILE_BYTES);
+        let blob_limit = Some(blob_limit);
         let copy = Copy { from: &self.repository, to: mirror, budget, blob_limit };
         copy.commits(tip, known).map_err(|fault| match fault {
             Fault::Read(source) => self.damaged(source),
@@ -145,7 +146,20 @@ impl Local {
             let reference = push.reference.to_owned();
             return Err(self.refused(Refused::NotFastForward { reference }));
         }
-        Err(self.refused(self.why_not_written(&error)))
+        let refused = match self.in_the_way(push.reference) {
+            Some(other) => {
+                let words = format!("its reference {other} is in the way; rename or delete it");
+                Refused::Other { words }
+            }
+            None => self.why_not_written(&error),
+        };
+        Err(self.refused(refused))
+    }
+
+    /// A reference that has the name of a folder of `name`: git keeps one or the other.
+    fn in_the_way<'n>(&self, name: &'n str) -> Option<&'n str> {
+        let mut folders = name.match_indices('/').filter_map(|(at, _)| name.get(..at));
+        folders.find(|folder| self.repository.find_reference(folder).is_ok())
     }
 
     fn list_below(&self, prefix: &str, found: &mut BTreeMap<String, Oid>) -> Result<(), Error> {

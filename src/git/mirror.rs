@@ -6,7 +6,9 @@
 //! no work tree and no configuration but what `git init --bare` writes. Everything here blocks;
 //! `source.rs` brings it to the asynchronous world.
 
-use std::collections::BTreeMap;
+mod replace;
+
+use std::collections::{BTreeMap, BTreeSet};
 use std::fs::{self, TryLockError};
 use std::io;
 use std::path::{Path, PathBuf};
@@ -14,15 +16,14 @@ use std::sync::{Arc, Mutex, PoisonError};
 use std::thread;
 use std::time::Duration;
 
-use git2::{Commit, ErrorCode, Oid, Reference, Repository, RepositoryInitOptions};
+use git2::{Commit, ErrorCode, Oid, Repository, RepositoryInitOptions};
 use sha2::{Digest, Sha256};
 use tokio::sync::{RwLock, Semaphore};
 
 use super::budget::Budget;
-use super::copy::Copy;
-use super::error::printable;
-use super::files::FilesCache;
+use super::files::{FilesCache, MAX_FILE_BYTES};
 use super::local::{Local, mirror_damaged};
+use super::notes::MAX_NOTE_BYTES;
 use super::source::Source;
 use super::{Error, SourceUrl};
 use crate::api::names::CommitId;
@@ -35,6 +36,11 @@ const IDLE: usize = 2;
 const OPEN_MIRRORS: usize = 4_096;
 /// How often the lock between processes is tried.
 const LOCK_LOOK: Duration = Duration::from_millis(10);
+/// Loose objects in one of git's 256 folders above which a mirror is made anew as one pack: some
+/// 20 000 in all, four kilobytes of disk each.
+const LOOSE_IN_ONE_FOLDER: usize = 80;
+/// Packs above which the same is done: libgit2 searches them one after another.
+const PACKS: usize = 100;
 /// Where a mirror keeps what it saw of the source.
 const SEEN: &str = "refs/seen/";
 
@@ -170,10 +176,17 @@ impl Mirror {
         let source = self.source()?;
         let listing = source.listing(wanted)?;
         for (name, tip) in &listing {
-            fetch_one(repository, &source, &place.name(name), *tip, budget)?;
+            let remembered = place.name(name);
+            if mirror_has(repository, &remembered, *tip)? {
+                continue;
+            }
+            copy_in(repository, &source, (name, *tip), budget)?;
+            let moved = repository.reference(&remembered, *tip, true, "");
+            moved.map_err(|error| mirror_damaged(repository, error))?;
         }
-        for name in wanted.iter().filter(|name| !listing.contains_key(**name)) {
-            forget(repository, &place.name(name))?;
+        let kept: BTreeSet<String> = listing.keys().map(|name| place.name(name)).collect();
+        for name in wanted {
+            forget(repository, &place.name(name), &kept)?;
         }
         Ok(listing)
     }
@@ -199,29 +212,12 @@ impl Mirror {
         }
     }
 
-    /// Throws a damaged mirror away and makes it anew. Only for the holder of the gate alone.
-    pub(crate) fn replace(&self, budget: &Budget) -> Result<(), Error> {
-        let _lock = self.lock(budget)?;
-        self.idle.lock().unwrap_or_else(PoisonError::into_inner).clear();
-        let fresh_folder = self.folder.with_extension("fresh");
-        let damaged = self.folder.with_extension("damaged");
-        remove(&fresh_folder)?;
-        remove(&damaged)?;
-        let fresh = create(&fresh_folder)?;
-        let old = Repository::open_bare(&self.folder).ok();
-        let seen = old.as_ref().map(seen_names).unwrap_or_default();
-        let seen: Vec<&str> = seen.iter().map(String::as_str).collect();
-        self.fetch(&fresh, Place::Seen, &seen, budget)?;
-        if let Some(old) = &old {
-            rescue_notes(old, &fresh, budget);
-        }
-        drop(fresh);
-        if self.folder.exists() {
-            rename(&self.folder, &damaged)?;
-        }
-        rename(&fresh_folder, &self.folder)?;
-        tracing::warn!(folder = %self.folder.display(), "a damaged mirror was made anew");
-        remove(&damaged)
+    /// Whether so much has piled up that the mirror is better made anew.
+    pub(crate) fn is_bulky(&self) -> bool {
+        let objects = self.folder.join("objects");
+        let count = |name: &str| fs::read_dir(objects.join(name)).map_or(0, Iterator::count);
+        // Ids are evenly spread, so one folder stands for all, as in git gc --auto.
+        count("17") > LOOSE_IN_ONE_FOLDER || count("pack") > 2 * PACKS
     }
 
     fn open_or_create(&self) -> Result<Repository, Error> {
@@ -293,14 +289,17 @@ fn left_behind(repository: &Repository, oid: Oid) -> PathBuf {
     repository.path().join("left-behind").join(oid.to_string())
 }
 
-/// Copies `tip` and everything it needs into the mirror. Moves no reference.
+/// Copies what the source's reference `name` has at `tip`, and everything that needs, into the
+/// mirror. Moves no reference. Blobs that are too large to be of any use stay behind.
 pub(crate) fn copy_in(
     repository: &Repository,
     source: &Local,
-    tip: Oid,
+    (name, tip): (&str, Oid),
     budget: &Budget,
 ) -> Result<(), Error> {
-    for (oid, size) in source.copy_out(repository, tip, &tips(repository)?, budget)? {
+    let notes = name.starts_with("refs/notes/");
+    let limit = if notes { MAX_NOTE_BYTES } else { MAX_FILE_BYTES };
+    for (oid, size) in source.copy_out(repository, tip, &tips(repository)?, limit, budget)? {
         let path = left_behind(repository, oid);
         let folder = path.parent().unwrap_or(&path);
         fs::create_dir_all(folder)
@@ -310,33 +309,22 @@ pub(crate) fn copy_in(
     Ok(())
 }
 
-fn fetch_one(
-    repository: &Repository,
-    source: &Local,
-    name: &str,
-    tip: Oid,
-    budget: &Budget,
-) -> Result<(), Error> {
-    if mirror_has(repository, name, tip)? {
-        return Ok(());
-    }
-    copy_in(repository, source, tip, budget)?;
-    let damaged = |source| mirror_damaged(repository, source);
-    repository.reference(name, tip, true, "").map_err(damaged)?;
-    Ok(())
-}
-
 /// Whether the reference `name` of the mirror is at `tip` already, commit and all.
 pub(crate) fn mirror_has(repository: &Repository, name: &str, tip: Oid) -> Result<bool, Error> {
     Ok(self::tip(repository, name)? == Some(tip) && repository.find_commit(tip).is_ok())
 }
 
-fn forget(repository: &Repository, name: &str) -> Result<(), Error> {
-    match repository.find_reference(name) {
-        Ok(mut reference) => reference.delete().map_err(|e| mirror_damaged(repository, e)),
-        Err(error) if error.code() == ErrorCode::NotFound => Ok(()),
-        Err(error) => Err(mirror_damaged(repository, error)),
+/// Forgets what `name` stands for, a reference or everything below a folder, but not `kept`.
+fn forget(repository: &Repository, name: &str, kept: &BTreeSet<String>) -> Result<(), Error> {
+    let damaged = |source| mirror_damaged(repository, source);
+    let glob = if name.ends_with('/') { format!("{name}*") } else { name.to_owned() };
+    for reference in repository.references_glob(&glob).map_err(damaged)? {
+        let mut reference = reference.map_err(damaged)?;
+        if !reference.name().is_ok_and(|name| kept.contains(name)) {
+            reference.delete().map_err(damaged)?;
+        }
     }
+    Ok(())
 }
 
 /// All commits that the mirror's references keep, as far as they are readable.
@@ -344,31 +332,6 @@ fn tips(repository: &Repository) -> Result<Vec<Oid>, Error> {
     let references = repository.references().map_err(|e| mirror_damaged(repository, e))?;
     let targets = references.flatten().filter_map(|reference| reference.target());
     Ok(targets.filter(|oid| repository.find_commit(*oid).is_ok()).collect())
-}
-
-fn seen_names(old: &Repository) -> Vec<String> {
-    let Ok(references) = old.references_glob(&format!("{SEEN}*")) else { return vec![] };
-    let names = references.flatten().filter_map(|reference| {
-        let name = reference.name().ok()?.strip_prefix(SEEN)?.to_owned();
-        Some(if name == "HEAD" { name } else { format!("refs/{name}") })
-    });
-    names.filter(|name| Reference::is_valid_name(name)).collect()
-}
-
-/// Notes that wait for their push exist nowhere else. What cannot be read any more is written
-/// again by the next look, from the status in the cluster.
-fn rescue_notes(old: &Repository, fresh: &Repository, budget: &Budget) {
-    let Ok(references) = old.references_glob("refs/notes/*") else { return };
-    for reference in references.flatten() {
-        let (Ok(name), Some(tip)) = (reference.name(), reference.target()) else { continue };
-        let copy = Copy { from: old, to: fresh, budget, blob_limit: None };
-        let known = tips(fresh).unwrap_or_default();
-        let rescued =
-            copy.commits(tip, &known).is_ok() && fresh.reference(name, tip, true, "").is_ok();
-        if !rescued {
-            tracing::warn!(reference = printable(name, 200), "waiting notes could not be rescued");
-        }
-    }
 }
 
 fn create(folder: &Path) -> Result<Repository, Error> {
@@ -384,17 +347,6 @@ fn create(folder: &Path) -> Result<Repository, Error> {
 fn create_private(folder: &Path) -> io::Result<()> {
     use std::os::unix::fs::DirBuilderExt;
     fs::DirBuilder::new().recursive(true).mode(0o700).create(folder)
-}
-
-fn rename(from: &Path, to: &Path) -> Result<(), Error> {
-    fs::rename(from, to).map_err(|error| cache_error(from, error))
-}
-
-fn remove(folder: &Path) -> Result<(), Error> {
-    match fs::remove_dir_all(folder) {
-        Err(error) if error.kind() != io::ErrorKind::NotFound => Err(cache_error(folder, error)),
-        _ => Ok(()),
-    }
 }
 
 fn cache_error(folder: &Path, source: io::Error) -> Error {

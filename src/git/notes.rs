@@ -27,8 +27,9 @@ pub(crate) use read::{annotated, notes_of};
 const MAX_TEXT: usize = 8 * 1024 * 1024;
 /// Longest line for machines: a request with all its parameters.
 const MAX_LINE: usize = 64 * 1024;
-/// Most that machines find on one commit: ten lines for each of 10 000 databases.
-const MAX_LINES: usize = 32 * 1024 * 1024;
+/// Most that stands on one commit: ten lines for machines for each of 10 000 databases. Larger
+/// notes of others are not even copied.
+pub(crate) const MAX_NOTE_BYTES: usize = 32 * 1024 * 1024;
 
 /// The name of one writer of notes: 1 to 63 of `a-z`, `0-9`, `-`, as a DNS label.
 #[derive(Debug, Clone, PartialEq, Eq, PartialOrd, Ord, Hash)]

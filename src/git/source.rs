@@ -106,7 +106,11 @@ impl Source {
             return mirror::commit_id(tip);
         }
         let asked = printable(reference, 200);
-        self.run("fetching the repository", Access::Write, move |mirror, budget| {
+        let what = "fetching the repository";
+        if self.mirror.is_bulky() {
+            self.replace(&Budget::new(what, self.timeout)).await?;
+        }
+        self.run(what, Access::Write, move |mirror, budget| {
             let listing = mirror.with(|r| mirror.fetch(r, Place::Seen, &[&name], budget))?;
             match listing.get(&name) {
                 Some(tip) => mirror::commit_id(*tip),

@@ -3,11 +3,14 @@
 mod api_server;
 mod deploy;
 mod fixture;
+mod git;
 mod instance;
+mod ops;
 mod pgconf_oracle;
 mod postgres;
 mod provision;
 mod sandbox;
 mod scenarios;
+mod simulate;
 mod sync;
 mod tidy;

@@ -6,15 +6,15 @@ use std::collections::{BTreeMap, BTreeSet};
 use std::path::Path;
 use std::time::{Duration, Instant};
 
-use git2::{Oid, Repository, Signature, Time, Tree};
+use git2::{Commit, Oid, Repository, Signature, Time, Tree};
 use jiff::Timestamp;
 
-use super::{InstanceName, Kind, MAX_LINES, NoteUpdate, fanout, text};
+use super::{InstanceName, Kind, MAX_NOTE_BYTES, NoteUpdate, fanout, text};
 use crate::git::Error;
 use crate::git::error::printable;
 use crate::git::local::mirror_damaged;
 
-/// Notes commits of others that are searched through for our last one.
+/// Notes commits that are searched through for what we last wrote on a commit: some 50 ms.
 const SEARCHED: usize = 1_000;
 /// Commits that a message lists.
 const LISTED: usize = 20;
@@ -73,18 +73,13 @@ impl Writer<'_> {
         wanted: &Wanted,
     ) -> Result<Option<Written>, Error> {
         let tree = tip.map(|tip| self.tree(tip)).transpose()?;
-        let ours = match wanted.values().any(|content| matches!(content, Content::Text(_))) {
-            true => tip.map(|tip| self.last_own(tip)).transpose()?.flatten(),
-            false => None,
-        };
-        let ours = ours.map(|own| self.tree(own)).transpose()?;
         let mut notes = BTreeMap::new();
         let mut what = BTreeMap::new();
         for (commit, content) in wanted {
             let existing = self.note(tree.as_ref(), commit)?;
             let (text, words) = match content {
                 Content::Text(wanted) => {
-                    let previous = self.note(ours.as_ref(), commit)?;
+                    let previous = self.previous(tip, commit, &existing)?;
                     let first = wanted.lines().next().unwrap_or_default();
                     (text::replace(&existing, &previous, wanted), printable(first, 72))
                 }
@@ -95,7 +90,7 @@ impl Writer<'_> {
             if text == existing {
                 continue;
             }
-            if text.len() > MAX_LINES {
+            if text.len() > MAX_NOTE_BYTES {
                 let reason = "it would be larger than 32 MiB".to_owned();
                 return Err(Error::BadNote { commit: commit.clone(), reason });
             }
@@ -135,30 +130,43 @@ impl Writer<'_> {
         Ok(String::from_utf8_lossy(&found).into_owned())
     }
 
-    /// Our newest commit at or before `tip`.
-    pub(super) fn last_own(&self, tip: Oid) -> Result<Option<Oid>, Error> {
-        let (name, address) = (self.name(), self.address());
-        let mut next = Some(tip);
+    /// The text that we last wrote on `commit`, at or before `tip`, where `existing` stands now.
+    /// Whoever else wrote in between, also before notes of ours on other commits, is passed over.
+    fn previous(&self, tip: Option<Oid>, commit: &str, existing: &str) -> Result<String, Error> {
+        let mut next = tip.filter(|_| !existing.is_empty());
+        let mut newer: Option<(Oid, bool, Vec<Oid>)> = None;
         for _ in 0..SEARCHED {
-            let Some(oid) = next else { return Ok(None) };
-            let commit = self.repository.find_commit(oid).map_err(|e| self.damaged(e))?;
-            let author = commit.author();
-            if author.name_bytes() == name.as_bytes() && author.email_bytes() == address.as_bytes()
+            let here = match next {
+                Some(oid) => fanout::blobs(self.repository, &self.tree(oid)?, commit)?,
+                None => vec![],
+            };
+            if let Some((oid, true, blobs)) = &newer
+                && *blobs != here
             {
-                return Ok(Some(oid));
+                return self.note(Some(&self.tree(*oid)?), commit);
             }
-            next = commit.parent_id(0).ok();
+            let Some(oid) = next else { return Ok(String::new()) };
+            let found = self.repository.find_commit(oid).map_err(|error| self.damaged(error))?;
+            next = found.parent_id(0).ok();
+            newer = Some((oid, self.is_ours(&found), here));
         }
-        Ok(None)
+        // So old that nobody remembers: the reference is ours, and so was this.
+        Ok(existing.to_owned())
     }
 
     /// Who wrote `tip`, when it was not us.
     pub(super) fn foreign(&self, tip: Oid) -> Result<Option<String>, Error> {
-        if self.last_own(tip)? == Some(tip) {
+        let commit = self.repository.find_commit(tip).map_err(|error| self.damaged(error))?;
+        if self.is_ours(&commit) {
             return Ok(None);
         }
-        let commit = self.repository.find_commit(tip).map_err(|error| self.damaged(error))?;
         Ok(Some(printable(&String::from_utf8_lossy(commit.author().name_bytes()), 80)))
+    }
+
+    fn is_ours(&self, commit: &Commit<'_>) -> bool {
+        let (name, address) = (self.name(), self.address());
+        let author = commit.author();
+        author.name_bytes() == name.as_bytes() && author.email_bytes() == address.as_bytes()
     }
 
     fn name(&self) -> String {

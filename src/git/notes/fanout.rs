@@ -10,8 +10,8 @@ use std::collections::BTreeMap;
 use git2::build::TreeUpdateBuilder;
 use git2::{FileMode, ObjectType, Oid, Repository, Tree};
 
-use crate::git::Error;
 use crate::git::local::mirror_damaged;
+use crate::git::{Error, mirror};
 
 /// The note on `commit` (full hex id), or nothing. Several notes on one commit in different
 /// depths are joined, as git does.
@@ -22,6 +22,10 @@ pub(super) fn find(
 ) -> Result<Option<Vec<u8>>, Error> {
     let mut joined: Option<Vec<u8>> = None;
     for (_, oid) in places(repository, tree, commit)? {
+        if mirror::size_left_behind(repository, oid).is_some() {
+            let reason = "what somebody else wrote there is larger than 32 MiB; remove it";
+            return Err(Error::BadNote { commit: commit.to_owned(), reason: reason.to_owned() });
+        }
         let blob = repository.find_blob(oid).map_err(|e| mirror_damaged(repository, e))?;
         let joined = joined.get_or_insert_default();
         if !joined.is_empty() {
@@ -30,6 +34,15 @@ pub(super) fn find(
         joined.extend_from_slice(blob.content());
     }
     Ok(joined)
+}
+
+/// The blobs of the note on `commit`: equal lists are equal notes, wherever they lie.
+pub(super) fn blobs(
+    repository: &Repository,
+    tree: &Tree<'_>,
+    commit: &str,
+) -> Result<Vec<Oid>, Error> {
+    Ok(places(repository, tree, commit)?.into_iter().map(|(_, oid)| oid).collect())
 }
 
 /// A tree like `base` with these notes in it: commit → blob.
@@ -49,12 +62,15 @@ pub(super) fn write(
         }
     };
     let mut update = TreeUpdateBuilder::new();
+    let odb = repository.odb().map_err(damaged)?;
     for (commit, oid) in flat_notes(base) {
-        if !notes.contains_key(&commit) && !occupied(base, &commit) {
-            let deeper = places(repository, base, &commit)?.len() > 1;
-            if !deeper {
-                update.remove(&*commit).upsert(fanned(&commit), oid, FileMode::Blob);
-            }
+        // What was too large to be copied cannot be moved, and what is there twice stays so.
+        let movable = !notes.contains_key(&commit)
+            && !occupied(base, &commit)
+            && odb.exists(oid)
+            && places(repository, base, &commit)?.len() == 1;
+        if movable {
+            update.remove(&*commit).upsert(fanned(&commit), oid, FileMode::Blob);
         }
     }
     for (commit, oid) in notes {
@@ -148,4 +164,102 @@ fn fanned(commit: &str) -> String {
 
 fn is_id(name: &str) -> bool {
     name.len() == 40 && name.bytes().all(|b| matches!(b, b'0'..=b'9' | b'a'..=b'f'))
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    /// The repository, and a way to write a tree of (path, text).
+    fn repository() -> (tempfile::TempDir, Repository) {
+        crate::git::init().unwrap();
+        let folder = tempfile::tempdir().unwrap();
+        let repository = Repository::init_bare(folder.path()).unwrap();
+        (folder, repository)
+    }
+
+    fn tree<'r>(repository: &'r Repository, files: &[(String, String)]) -> Tree<'r> {
+        let empty = repository.treebuilder(None).unwrap().write().unwrap();
+        let mut update = TreeUpdateBuilder::new();
+        for (path, text) in files {
+            update.upsert(&**path, repository.blob(text.as_bytes()).unwrap(), FileMode::Blob);
+        }
+        let base = repository.find_tree(empty).unwrap();
+        repository.find_tree(update.create_updated(repository, &base).unwrap()).unwrap()
+    }
+
+    fn cut(id: &str, folders: usize) -> String {
+        let at = |n: usize| &id[2 * n..2 * n + 2];
+        let mut path: String = (0..folders).map(|n| format!("{}/", at(n))).collect();
+        path.push_str(&id[2 * folders..]);
+        path
+    }
+
+    #[test]
+    fn every_mixture_of_depths_is_read_and_written() {
+        let (_folder, repository) = repository();
+        let ids: Vec<String> = (0u32..200)
+            .map(|n| Oid::hash_object(ObjectType::Blob, &n.to_le_bytes()).unwrap().to_string())
+            .collect();
+        let files: Vec<_> = ids
+            .iter()
+            .enumerate()
+            .map(|(n, id)| (cut(id, n % 4), format!("old {n}\n")))
+            .chain([("README".to_owned(), "no note".to_owned())])
+            .collect();
+        let before = tree(&repository, &files);
+        let changes: BTreeMap<String, Oid> = ids
+            .iter()
+            .step_by(3)
+            .map(|id| (id.clone(), repository.blob(format!("new {id}\n").as_bytes()).unwrap()))
+            .collect();
+        let after = write(&repository, Some(&before), &changes).unwrap();
+        let after = repository.find_tree(after).unwrap();
+        for (n, id) in ids.iter().enumerate() {
+            let places = places(&repository, &after, id).unwrap();
+            assert_eq!(places.len(), 1, "{id} {places:?}");
+            let depth = places[0].0.matches('/').count();
+            assert_eq!(depth, (n % 4).max(1), "flat ones are moved, deep ones stay");
+            let text = find(&repository, &after, id).unwrap().unwrap();
+            let expected = if n % 3 == 0 { format!("new {id}\n") } else { format!("old {n}\n") };
+            assert_eq!(String::from_utf8(text).unwrap(), expected);
+        }
+        assert!(after.get_name("README").is_some());
+        let changed = changed(&repository, Some(&before), &after).unwrap();
+        assert!(changes.keys().all(|id| changed.contains(id)));
+        let again = write(&repository, Some(&after), &changes).unwrap();
+        assert_eq!(again, after.id(), "a second time changes nothing");
+    }
+
+    #[test]
+    fn one_note_in_several_depths_is_joined_and_becomes_one() {
+        let (_folder, repository) = repository();
+        let id = "ab".repeat(20);
+        let files: Vec<_> = (0..4).map(|n| (cut(&id, n), format!("{n}\n"))).collect();
+        for pick in 1..16usize {
+            let some: Vec<_> =
+                (0..4).filter(|n| pick & (1 << n) != 0).map(|n| files[n].clone()).collect();
+            let before = tree(&repository, &some);
+            let joined = find(&repository, &before, &id).unwrap().unwrap();
+            let expected: Vec<_> = some.iter().map(|(_, text)| text.clone()).collect();
+            assert_eq!(String::from_utf8(joined).unwrap(), expected.join("\n"));
+            let new = BTreeMap::from([(id.clone(), repository.blob(b"new\n").unwrap())]);
+            let after = write(&repository, Some(&before), &new).unwrap();
+            let after = repository.find_tree(after).unwrap();
+            assert_eq!(places(&repository, &after, &id).unwrap().len(), 1, "{pick:b}");
+            assert_eq!(find(&repository, &after, &id).unwrap().unwrap(), b"new\n");
+        }
+    }
+
+    #[test]
+    fn a_file_in_the_place_of_a_folder_is_kept() {
+        let (_folder, repository) = repository();
+        let id = "ab".repeat(20);
+        let before = tree(&repository, &[("ab".to_owned(), "a stranger".to_owned())]);
+        let new = BTreeMap::from([(id.clone(), repository.blob(b"new\n").unwrap())]);
+        let after = write(&repository, Some(&before), &new).unwrap();
+        let after = repository.find_tree(after).unwrap();
+        assert!(after.get_name("ab").is_some());
+        assert_eq!(find(&repository, &after, &id).unwrap().unwrap(), b"new\n");
+    }
 }

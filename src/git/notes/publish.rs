@@ -134,7 +134,7 @@ impl Reference {
         let remote = source.listing(&[&self.name])?.remove(&self.name);
         let seen = mirror::tip(repository, &self.seen)?;
         if let Some(tip) = remote.filter(|tip| Some(*tip) != seen) {
-            mirror::copy_in(repository, source, tip, budget)?;
+            mirror::copy_in(repository, source, (&self.name, tip), budget)?;
             settled.foreign = writer.foreign(tip)?.or(settled.foreign.take());
         }
         settled.remote = settled.remote.max(what_happened(repository, seen, remote)?);

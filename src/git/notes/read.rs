@@ -6,7 +6,7 @@ use std::collections::{BTreeMap, BTreeSet};
 
 use git2::{Oid, Repository, Tree};
 
-use super::{InstanceName, Kind, MAX_LINES, Note, fanout};
+use super::{InstanceName, Kind, Note, fanout};
 use crate::api::names::CommitId;
 use crate::git::Error;
 use crate::git::local::mirror_damaged;
@@ -75,12 +75,15 @@ fn newest<'r>(repository: &'r Repository, name: &str) -> Result<Option<Tree<'r>>
     tip.map(|tip| repository.find_commit(tip).and_then(|c| c.tree())).transpose().map_err(damaged)
 }
 
+/// The text on `commit`; `None` also for one of somebody else that is too large to be copied.
 fn text_on(
     repository: &Repository,
     tree: &Tree<'_>,
     commit: &CommitId,
 ) -> Result<Option<String>, Error> {
-    let Some(bytes) = fanout::find(repository, tree, commit.as_str())? else { return Ok(None) };
-    let capped = bytes.get(..MAX_LINES).unwrap_or(&bytes);
-    Ok(Some(String::from_utf8_lossy(capped).into_owned()))
+    match fanout::find(repository, tree, commit.as_str()) {
+        Ok(found) => Ok(found.map(|bytes| String::from_utf8_lossy(&bytes).into_owned())),
+        Err(Error::BadNote { .. }) => Ok(None),
+        Err(error) => Err(error),
+    }
 }

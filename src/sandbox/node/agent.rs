@@ -12,11 +12,13 @@ use std::time::Duration;
 use anyhow::{Context as _, Result};
 use futures::{StreamExt as _, TryStreamExt as _};
 use jiff::Timestamp;
-use k8s_openapi::api::core::v1::{Binding, ConfigMap, ObjectReference, Pod, Secret};
+use k8s_openapi::api::core::v1::{
+    Binding, ConfigMap, ObjectReference, PersistentVolumeClaim, Pod, Secret,
+};
 use kube::api::{Patch, PatchParams, PostParams};
 use kube::runtime::{WatchStreamExt as _, watcher};
 use kube::{Api, Client, Resource};
-use serde_json::json;
+use serde_json::{Value, json};
 use tokio::sync::{mpsc, watch};
 use tokio::task::JoinHandle;
 use tokio_util::sync::CancellationToken;
@@ -40,6 +42,10 @@ const EARLIER_RUN: Duration = Duration::from_secs(15);
 /// All pods stop side by side; beyond this the sandbox gives up waiting.
 const SHUTDOWN: Duration = Duration::from_secs(60);
 
+/// Tries to bind a pod and the wait between two: half a minute, then the next change of it.
+const BIND_TRIES: u32 = 60;
+const BIND_AGAIN: Duration = Duration::from_millis(500);
+
 /// Messages waiting for the agent.
 const QUEUE: usize = 256;
 
@@ -52,6 +58,7 @@ pub struct Agent {
 enum Message {
     Pod(Box<watcher::Event<Pod>>),
     Changed { secret: bool, namespace: String, name: String },
+    ClaimDeleted { namespace: String, name: String, uid: String },
     Ended { key: String, end: End },
 }
 
@@ -65,6 +72,7 @@ impl Agent {
         let folders =
             Folders::create(&options.directory, &options.logs, &options.executable, &user)?;
         process::end_recorded(&folders.records, EARLIER_RUN).await;
+        folders.forget_pods()?;
         let book = AddressBook::file(&folders.state);
         let addresses = AddressBook::open(book, NETWORKS.as_ref(), &folders.seed)?;
         let images = Images {
@@ -145,8 +153,8 @@ async fn run(shared: Arc<Shared>, cancel: CancellationToken) {
     shared.folders.clean();
 }
 
-/// Three watches into one queue.
-fn watches(client: &Client, tell: &mpsc::Sender<Message>) -> [JoinHandle<()>; 3] {
+/// All watches into one queue.
+fn watches(client: &Client, tell: &mpsc::Sender<Message>) -> [JoinHandle<()>; 4] {
     let pods = tell.clone();
     let stream = watcher(Api::<Pod>::all(client.clone()), watcher::Config::default());
     let pods = tokio::spawn(async move {
@@ -164,7 +172,29 @@ fn watches(client: &Client, tell: &mpsc::Sender<Message>) -> [JoinHandle<()>; 3]
     });
     let secrets = changes::<Secret>(client, tell, true);
     let maps = changes::<ConfigMap>(client, tell, false);
-    [pods, secrets, maps]
+    [pods, secrets, maps, deleted_claims(client, tell)]
+}
+
+/// Tells of claims that were seen to go. One that went while nobody looked keeps its folder:
+/// better some space lost than data.
+fn deleted_claims(client: &Client, tell: &mpsc::Sender<Message>) -> JoinHandle<()> {
+    let tell = tell.clone();
+    let claims = Api::<PersistentVolumeClaim>::all(client.clone());
+    let stream = watcher(claims, watcher::Config::default());
+    tokio::spawn(async move {
+        let mut stream = stream.default_backoff().boxed();
+        while let Some(event) = stream.next().await {
+            let Ok(watcher::Event::Delete(claim)) = event else { continue };
+            let meta = claim.metadata;
+            let (Some(namespace), Some(name), Some(uid)) = (meta.namespace, meta.name, meta.uid)
+            else {
+                continue;
+            };
+            if tell.send(Message::ClaimDeleted { namespace, name, uid }).await.is_err() {
+                return;
+            }
+        }
+    })
 }
 
 fn changes<K>(client: &Client, tell: &mpsc::Sender<Message>, secret: bool) -> JoinHandle<()>
@@ -200,6 +230,11 @@ impl State {
             Message::Pod(event) => self.look(*event),
             Message::Changed { secret, namespace, name } => {
                 self.changed(secret, &namespace, &name);
+            }
+            Message::ClaimDeleted { namespace, name, uid } => {
+                let folder = self.shared.folders.claim(&namespace, &name, &uid);
+                tracing::info!(namespace, claim = name, "its folder goes with the claim");
+                tokio::task::spawn_blocking(move || std::fs::remove_dir_all(folder));
             }
             Message::Ended { key, end } => self.ended(&key, end),
         }
@@ -317,9 +352,29 @@ impl State {
     }
 }
 
-/// Puts a pod on this node: by the binding subresource, and where there is none, by a patch.
+/// Puts a pod on this node, as often as it takes.
 async fn bind(shared: Arc<Shared>, pod: Pod) {
-    let (namespace, name) = names(&pod);
+    for _ in 0..BIND_TRIES {
+        match try_to_bind(&shared, &pod).await {
+            Ok(()) => {
+                let (namespace, name) = names(&pod);
+                let node = &shared.options.name;
+                let words = format!("Successfully assigned {namespace}/{name} to {node}");
+                shared.events.normal(&pod, None, "Scheduled", &words);
+                return;
+            }
+            // Gone meanwhile, or bound by another scheduler: neither is ours to mend.
+            Err(error) if matches!(code(&error), Some(404 | 409)) => return,
+            Err(error) => tracing::debug!(pod = key(&pod), "{error:#}"),
+        }
+        tokio::time::sleep(BIND_AGAIN).await;
+    }
+    tracing::warn!(pod = key(&pod), "the pod could not be bound to the node");
+}
+
+/// By the binding subresource, and where there is none, by a patch.
+async fn try_to_bind(shared: &Shared, pod: &Pod) -> Result<()> {
+    let (namespace, name) = names(pod);
     let node = shared.options.name.as_str();
     let pods: Api<Pod> = Api::namespaced(shared.client.clone(), namespace);
     let binding = Binding {
@@ -337,28 +392,22 @@ async fn bind(shared: Arc<Shared>, pod: Pod) {
         },
     };
     let parameters = PostParams::default();
-    let call =
-        pods.create_subresource::<_, serde_json::Value>("binding", name, &parameters, &binding);
-    let mut result = within("binding a pod", call).await.map(drop);
-    if result.as_ref().is_err_and(is_unserved) {
-        let change = json!({"metadata": {"uid": pod.metadata.uid}, "spec": {"nodeName": node}});
-        let (parameters, patch) = (PatchParams::default(), Patch::Merge(&change));
-        result = within("binding a pod", pods.patch(name, &parameters, &patch)).await.map(drop);
-    }
-    match result {
-        Ok(()) => {
-            let words = format!("Successfully assigned {namespace}/{name} to {node}");
-            shared.events.normal(&pod, None, "Scheduled", &words);
+    let call = pods.create_subresource::<_, Value>("binding", name, &parameters, &binding);
+    match within("binding a pod", call).await {
+        // The server does not know the subresource.
+        Err(error) if matches!(code(&error), Some(405 | 501)) => {
+            let change = json!({"metadata": {"uid": pod.metadata.uid}, "spec": {"nodeName": node}});
+            let (parameters, patch) = (PatchParams::default(), Patch::Merge(&change));
+            let call = pods.patch(name, &parameters, &patch);
+            within("binding a pod", call).await.map(drop)
         }
-        // Gone meanwhile, or bound by another scheduler: neither is ours to mend.
-        Err(error) => tracing::debug!(pod = key(&pod), "{error:#}"),
+        other => other.map(drop),
     }
 }
 
-/// The server does not know the subresource.
-fn is_unserved(error: &anyhow::Error) -> bool {
+fn code(error: &anyhow::Error) -> Option<u16> {
     match error.downcast_ref::<kube::Error>() {
-        Some(kube::Error::Api(status)) => matches!(status.code, 405 | 501),
-        Some(_) | None => false,
+        Some(kube::Error::Api(status)) => Some(status.code),
+        Some(_) | None => None,
     }
 }
