@@ -68,11 +68,12 @@ pub async fn reconcile(
     let now = (cx.clock)();
     let drift = Drift::between(desired, &live); //                                   pure
     let plan = Plan::make(source, desired, &drift, &live, now); //                   pure
-    let refused = act::emit(&plan, &cx).await; //                                    write
-    let outcome = Outcome::of(source, desired, &plan, &live, &refused, now); //      pure
+    let emitted = act::emit(&plan, &cx).await; //                                    write
+    let refused = &emitted.refused;
+    let outcome = Outcome::of(source, desired, &plan, &live, refused, now); //       pure
     act::publish(&repository, &look, &plan, &outcome, &live, &cx).await?; //         write
     cx.memory.of(&repository.repository(), |remembered| remembered.failures = 0);
-    Ok(Action::requeue(next_look(&repository, &plan, now, !refused.is_empty())))
+    Ok(Action::requeue(next_look(&repository, &plan, now, emitted.again)))
 }
 
 /// When to look again if nothing says so before.

@@ -235,17 +235,14 @@ impl Held {
             }
             Self::Deleted(request) => format!("somebody deleted our request {request}"),
             Self::OtherRequest(request) => format!("request {request} of somebody else is open"),
-            Self::Finishing { request, commit: Some(commit) } => {
-                format!("request {request} of {} finishes first", commit.short())
+            Self::Finishing { request, commit } => {
+                let of = commit.as_ref().map(|commit| format!(" of {}", commit.short()));
+                format!("request {request}{} finishes first", of.unwrap_or_default())
             }
-            Self::Finishing { request, commit: None } => {
-                format!("request {request} finishes first")
-            }
-            Self::Window { window, opens: Some(opens) } => {
-                format!("window {window} is closed; it opens {opens}")
-            }
-            Self::Window { window, opens: None } => {
-                format!("window {window} is closed; no opening within a year")
+            Self::Window { window, opens } => {
+                let opens = opens.map(|opens| format!("it opens {opens}"));
+                let opens = opens.unwrap_or("no opening within a year".to_owned());
+                format!("window {window} is closed; {opens}")
             }
             Self::Wave { lower, waiting_for } => {
                 format!("wave {lower} comes first; {waiting_for} is not proven")
@@ -268,18 +265,17 @@ impl Held {
             }
             Self::FieldOwned { manager, path } => format!("{path} is owned by {manager}"),
             Self::RestartForbidden(names) => {
-                let names = names.join(", ");
-                format!("{names} cannot be taken away while restart is false")
+                format!("{} cannot be taken away while restart is false", names.join(", "))
             }
             Self::ClaimedBy { repository, exists: true } => format!("{repository} configures it"),
             Self::ClaimedBy { repository, exists: false } => {
                 format!("{repository} claimed it and is gone")
             }
             Self::NotAdmitted => "its namespace does not admit this repository".to_owned(),
-            Self::Frozen { until: Some(until), who, why } => {
-                format!("frozen until {until} by {who}: {why}")
+            Self::Frozen { until, who, why } => {
+                let until = until.map(|until| format!(" until {until}")).unwrap_or_default();
+                format!("frozen{until} by {who}: {why}")
             }
-            Self::Frozen { until: None, who, why } => format!("frozen by {who}: {why}"),
             Self::Suspended => "the repository is suspended".to_owned(),
             Self::PlanOnly => "the repository only plans".to_owned(),
             Self::Stalled => "the repository is stalled".to_owned(),
@@ -288,6 +284,22 @@ impl Held {
             Self::NotReady(None) => "the database is not Ready yet".to_owned(),
             Self::Absent => "there is no such database yet".to_owned(),
             Self::Unknown(why) => format!("cannot tell: {why}"),
+        }
+    }
+
+    /// The line for events and logs, which carry no values: neither a refused one nor a server's
+    /// words about it.
+    pub fn event_text(&self) -> String {
+        match self {
+            Self::Refused(problems) => {
+                let first = problems.iter().find(|problem| problem.is_refusal());
+                let place = first.map(Problem::place).unwrap_or_default();
+                format!("refused; the first problem is at {place}")
+            }
+            Self::Failed { commit, request, words: _ } => {
+                format!("the change of {} failed in {request}", commit.short())
+            }
+            other => other.text(),
         }
     }
 
