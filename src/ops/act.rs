@@ -11,6 +11,7 @@ use std::time::Duration;
 use k8s_openapi::jiff::SignedDuration;
 use serde_json::{Value, json};
 
+use crate::api::Condition;
 use crate::api::names::{DatabaseRef, annotations};
 use crate::api::{Postgres, PostgresOpsRequest};
 use crate::cluster::{self, Created};
@@ -134,12 +135,7 @@ async fn carry_out(step: &Step, actor: &Actor<'_>) -> Result<Outcome, Error> {
             patch_request(&request.0, &json!({ "metadata": metadata }), actor).await?
         }
         Step::Pause { conditions, version } | Step::Resume { conditions, version } => {
-            let patch = json!({
-                "metadata": { "resourceVersion": version }, "status": { "conditions": conditions }
-            });
-            let DatabaseRef { namespace, name } = &actor.id;
-            actor.cx.cluster.merge_status::<Postgres>(namespace, name, &patch).await?;
-            Touched::Database
+            write_conditions(conditions, version.as_deref(), actor).await?
         }
         Step::Keep(journal) => secrets::keep(journal, actor).await?,
         Step::RollBack(journal) => secrets::amend(journal, actor).await?,
@@ -170,6 +166,19 @@ async fn carry_out(step: &Step, actor: &Actor<'_>) -> Result<Outcome, Error> {
         }
     };
     Ok(Outcome::done(touched))
+}
+
+async fn write_conditions(
+    conditions: &[Condition],
+    version: Option<&str>,
+    actor: &Actor<'_>,
+) -> Result<Touched, Error> {
+    let patch = json!({
+        "metadata": { "resourceVersion": version }, "status": { "conditions": conditions }
+    });
+    let DatabaseRef { namespace, name } = &actor.id;
+    actor.cx.cluster.merge_status::<Postgres>(namespace, name, &patch).await?;
+    Ok(Touched::Database)
 }
 
 fn wait(what: &str, on: Awaited, actor: &Actor<'_>) -> Outcome {

@@ -2,7 +2,8 @@
 //! may. Pure.
 //!
 //! Only the messages of those commands are known (field numbers from Kubernetes'
-//! `generated.proto`). A field that is not known refuses the whole body: nothing is dropped in silence.
+//! `generated.proto`). A field that is not known refuses the whole body: nothing is dropped in
+//! silence.
 
 use crate::sandbox::store::refusal::Refusal;
 use base64::{Engine, engine::general_purpose::STANDARD};

@@ -12,26 +12,22 @@ use std::time::Duration;
 use anyhow::{Context as _, Result};
 use futures::{StreamExt as _, TryStreamExt as _};
 use jiff::Timestamp;
-use k8s_openapi::api::core::v1::{
-    Binding, ConfigMap, ObjectReference, PersistentVolumeClaim, Pod, Secret,
-};
-use kube::api::{Patch, PatchParams, PostParams};
+use k8s_openapi::api::core::v1::{ConfigMap, PersistentVolumeClaim, Pod, Secret};
 use kube::runtime::{WatchStreamExt as _, watcher};
 use kube::{Api, Client, Resource};
-use serde_json::{Value, json};
 use tokio::sync::{mpsc, watch};
 use tokio::task::JoinHandle;
 use tokio_util::sync::CancellationToken;
 
 use super::addresses::AddressBook;
+use super::bind::bind;
 use super::events::Events;
 use super::folders::Folders;
 use super::image::{Images, installed_majors, repository};
-use super::observe::within;
 use super::user::RunAs;
 use super::volumes::{References, references};
 use super::worker::{self, End, Input};
-use super::{Options, Shared, key, names, process, register};
+use super::{Options, Shared, key, process, register};
 
 /// Where all sandboxes of this machine lock their networks.
 const NETWORKS: &str = "/tmp/pgitops-networks";
@@ -41,10 +37,6 @@ const EARLIER_RUN: Duration = Duration::from_secs(15);
 
 /// All pods stop side by side; beyond this the sandbox gives up waiting.
 const SHUTDOWN: Duration = Duration::from_secs(60);
-
-/// Tries to bind a pod and the wait between two: half a minute, then the next change of it.
-const BIND_TRIES: u32 = 60;
-const BIND_AGAIN: Duration = Duration::from_millis(500);
 
 /// Messages waiting for the agent.
 const QUEUE: usize = 256;
@@ -349,65 +341,5 @@ impl State {
             entry.successor = None;
             entry.input.send_modify(|input| input.shutdown = true);
         }
-    }
-}
-
-/// Puts a pod on this node, as often as it takes.
-async fn bind(shared: Arc<Shared>, pod: Pod) {
-    for _ in 0..BIND_TRIES {
-        match try_to_bind(&shared, &pod).await {
-            Ok(()) => {
-                let (namespace, name) = names(&pod);
-                let node = &shared.options.name;
-                let words = format!("Successfully assigned {namespace}/{name} to {node}");
-                shared.events.normal(&pod, None, "Scheduled", &words);
-                return;
-            }
-            // Gone meanwhile, or bound by another scheduler: neither is ours to mend.
-            Err(error) if matches!(code(&error), Some(404 | 409)) => return,
-            Err(error) => tracing::debug!(pod = key(&pod), "{error:#}"),
-        }
-        tokio::time::sleep(BIND_AGAIN).await;
-    }
-    tracing::warn!(pod = key(&pod), "the pod could not be bound to the node");
-}
-
-/// By the binding subresource, and where there is none, by a patch.
-async fn try_to_bind(shared: &Shared, pod: &Pod) -> Result<()> {
-    let (namespace, name) = names(pod);
-    let node = shared.options.name.as_str();
-    let pods: Api<Pod> = Api::namespaced(shared.client.clone(), namespace);
-    let binding = Binding {
-        metadata: kube::core::ObjectMeta {
-            name: Some(name.to_owned()),
-            namespace: Some(namespace.to_owned()),
-            uid: pod.metadata.uid.clone(),
-            ..Default::default()
-        },
-        target: ObjectReference {
-            api_version: Some("v1".to_owned()),
-            kind: Some("Node".to_owned()),
-            name: Some(node.to_owned()),
-            ..ObjectReference::default()
-        },
-    };
-    let parameters = PostParams::default();
-    let call = pods.create_subresource::<_, Value>("binding", name, &parameters, &binding);
-    match within("binding a pod", call).await {
-        // The server does not know the subresource.
-        Err(error) if matches!(code(&error), Some(405 | 501)) => {
-            let change = json!({"metadata": {"uid": pod.metadata.uid}, "spec": {"nodeName": node}});
-            let (parameters, patch) = (PatchParams::default(), Patch::Merge(&change));
-            let call = pods.patch(name, &parameters, &patch);
-            within("binding a pod", call).await.map(drop)
-        }
-        other => other.map(drop),
-    }
-}
-
-fn code(error: &anyhow::Error) -> Option<u16> {
-    match error.downcast_ref::<kube::Error>() {
-        Some(kube::Error::Api(status)) => Some(status.code),
-        Some(_) | None => None,
     }
 }

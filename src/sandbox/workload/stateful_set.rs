@@ -4,6 +4,8 @@
 //! by the rules of the real controller for Parallel and OrderedReady, OnDelete and RollingUpdate
 //! (with `partition`). Leaves carrying out to `workload`. Claims outlive scale-down and set.
 
+mod revision;
+
 use std::collections::BTreeMap;
 use std::time::Duration;
 
@@ -13,10 +15,10 @@ use k8s_openapi::api::apps::v1::{
 };
 use k8s_openapi::api::core::v1::{PersistentVolumeClaim, Pod};
 use k8s_openapi::apimachinery::pkg::apis::meta::v1::OwnerReference;
-use k8s_openapi::apimachinery::pkg::runtime::RawExtension;
 use kube::{Resource as _, ResourceExt as _};
 use serde_json::{Value, json};
-use sha2::{Digest as _, Sha256};
+
+use revision::{current_revision, revision, revision_name, revision_of};
 
 /// Label with the name of the revision that a pod was made from.
 const REVISION: &str = "controller-revision-hash";
@@ -347,38 +349,6 @@ impl Maker<'_> {
         all.extend(claims);
         Some(pod)
     }
-}
-
-fn revision_of(pod: &Pod) -> Option<&str> {
-    pod.metadata.labels.as_ref()?.get(REVISION).map(String::as_str)
-}
-
-/// `<set>-<hash of the template>`.
-fn revision_name(set: &StatefulSet, spec: &StatefulSetSpec) -> String {
-    let text = serde_json::to_vec(&spec.template).unwrap_or_default();
-    let hash: String = Sha256::digest(text).iter().take(5).map(|b| format!("{b:02x}")).collect();
-    format!("{}-{hash}", set.name_any())
-}
-
-/// The revision that a roll-out comes from.
-fn current_revision(seen: &Observed, update: &str) -> String {
-    let status = seen.set.status.as_ref();
-    let known = status.and_then(|s| s.current_revision.clone()).filter(|name| !name.is_empty());
-    known.unwrap_or_else(|| update.to_owned())
-}
-
-fn revision(seen: &Observed, spec: &StatefulSetSpec, name: &str) -> ControllerRevision {
-    let number = seen.revisions.iter().map(|r| r.revision).max().unwrap_or(0) + 1;
-    let mut revision = ControllerRevision {
-        data: Some(RawExtension(json!({"spec": {"template": spec.template}}))),
-        revision: number,
-        ..ControllerRevision::default()
-    };
-    revision.metadata.name = Some(name.to_owned());
-    revision.metadata.namespace = seen.set.namespace();
-    revision.metadata.labels = spec.selector.match_labels.clone();
-    revision.metadata.owner_references = seen.set.controller_owner_ref(&()).map(|o| vec![o]);
-    revision
 }
 
 fn status(

@@ -239,10 +239,11 @@ impl Held {
                 let of = commit.as_ref().map(|commit| format!(" of {}", commit.short()));
                 format!("request {request}{} finishes first", of.unwrap_or_default())
             }
-            Self::Window { window, opens } => {
-                let opens = opens.map(|opens| format!("it opens {opens}"));
-                let opens = opens.unwrap_or("no opening within a year".to_owned());
-                format!("window {window} is closed; {opens}")
+            Self::Window { window, opens: Some(opens) } => {
+                format!("window {window} is closed; it opens {opens}")
+            }
+            Self::Window { window, opens: None } => {
+                format!("window {window} is closed; no opening within a year")
             }
             Self::Wave { lower, waiting_for } => {
                 format!("wave {lower} comes first; {waiting_for} is not proven")
@@ -251,12 +252,8 @@ impl Held {
                 format!("{running} of at most {max} databases change now")
             }
             Self::RolloutStopped { by } => format!("the rollout stopped when {by} failed"),
-            Self::DriftReported(names) => {
-                format!("somebody changed {}; drift is reported only", names.join(", "))
-            }
-            Self::DriftNeedsRestart(names) => {
-                format!("somebody changed {}; correcting it takes a restart", names.join(", "))
-            }
+            Self::DriftReported(names) => drifted(names, "drift is reported only"),
+            Self::DriftNeedsRestart(names) => drifted(names, "correcting it takes a restart"),
             Self::Contested(name) => {
                 format!("{name} was corrected three times within an hour; somebody else sets it")
             }
@@ -272,9 +269,9 @@ impl Held {
                 format!("{repository} claimed it and is gone")
             }
             Self::NotAdmitted => "its namespace does not admit this repository".to_owned(),
-            Self::Frozen { until, who, why } => {
-                let until = until.map(|until| format!(" until {until}")).unwrap_or_default();
-                format!("frozen{until} by {who}: {why}")
+            Self::Frozen { until: None, who, why } => format!("frozen by {who}: {why}"),
+            Self::Frozen { until: Some(until), who, why } => {
+                format!("frozen until {until} by {who}: {why}")
             }
             Self::Suspended => "the repository is suspended".to_owned(),
             Self::PlanOnly => "the repository only plans".to_owned(),
@@ -358,4 +355,9 @@ fn refusals(problems: &[Problem]) -> String {
         0 => first,
         more => format!("{first} (and {more} more)"),
     }
+}
+
+/// Which parameters somebody changed, and what follows.
+fn drifted(names: &[String], then: &str) -> String {
+    format!("somebody changed {}; {then}", names.join(", "))
 }

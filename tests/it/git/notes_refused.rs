@@ -45,7 +45,7 @@ async fn a_declining_hook_is_obeyed_and_quoted_and_the_note_waits() {
     let words = "notes are not welcome here ask ops".to_owned();
     assert_eq!(why, Refused::Hook { words });
     assert_eq!(world.git(&["for-each-ref", "refs/notes"]), "");
-    let waiting = source.notes(&instance("default"), &[head.clone()]).await.unwrap();
+    let waiting = source.notes(&instance("default"), std::slice::from_ref(&head)).await.unwrap();
     assert_eq!(waiting[&head].text.as_deref(), Some("APPLIED\n"), "it waits in the mirror");
 
     // A second result, from a process that was started anew, waits with the first.
@@ -299,7 +299,7 @@ async fn a_waiting_note_survives_a_fetch_of_others_notes() {
         .publish(&instance("default"), &[text(&second, "faster")], &publishing())
         .await
         .unwrap();
-    let notes = source.notes(&instance("default"), &[first.clone()]).await.unwrap();
+    let notes = source.notes(&instance("default"), std::slice::from_ref(&first)).await.unwrap();
     assert_eq!(notes[&first].text.as_deref(), Some("waits\n"));
     let done = flush(&source).await.unwrap();
     // The first look of this cache at the reference, so nothing is known of before.
