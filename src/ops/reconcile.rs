@@ -133,9 +133,12 @@ async fn one(postgres: Arc<Postgres>, cx: Arc<Context>) -> Result<Action, Error>
 async fn spanned(id: &DatabaseRef, cx: &Context) -> Result<Action, Error> {
     let span = tracing::info_span!("ops", database = %id);
     let done = reconcile(id, cx).instrument(span.clone()).await;
-    if let Err(error) = &done {
-        let cause = std::error::Error::source(error).map(ToString::to_string);
-        span.in_scope(|| tracing::warn!(%error, cause, "pass failed"));
+    match &done {
+        Ok(action) => tracing::debug!(parent: &span, ?action, "pass ended"),
+        Err(error) => {
+            let cause = std::error::Error::source(error).map(ToString::to_string);
+            tracing::warn!(parent: &span, %error, cause, "pass failed");
+        }
     }
     done
 }

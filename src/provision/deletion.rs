@@ -34,7 +34,7 @@ pub enum Removal {
 pub fn next(postgres: &Postgres, workload: Option<&Workload>, pods: &[String]) -> Option<Removal> {
     postgres.metadata.deletion_timestamp.as_ref()?;
     let ours = |name: &String| name == finalizers::POSTGRES;
-    if !postgres.metadata.finalizers.iter().flatten().any(|name| ours(name)) {
+    if !postgres.metadata.finalizers.iter().flatten().any(ours) {
         return Some(Removal::Done);
     }
     let policy = postgres.spec.deletion_policy.unwrap_or_default();

@@ -38,36 +38,51 @@ const ATTEMPTS: usize = 5;
 /// Secrets of ours that are kept for a database beside those that are referenced.
 const KEPT: usize = 3;
 
-/// Carries the plan out. Gives the databases on which that did not succeed, with the reason.
-pub async fn emit(plan: &Plan, cx: &Context) -> BTreeMap<DatabaseRef, String> {
-    let mut refused = BTreeMap::new();
+/// What came of carrying a plan out.
+#[derive(Debug, Default)]
+pub struct Emitted {
+    /// Databases on which something was refused, with the reason.
+    pub refused: BTreeMap<DatabaseRef, String>,
+    /// Somebody was faster, or the watches are behind: look again soon.
+    pub again: bool,
+}
+
+/// Carries the plan out.
+pub async fn emit(plan: &Plan, cx: &Context) -> Emitted {
+    let mut emitted = Emitted::default();
     for (database, retired) in &plan.retired {
         let namespace = &database.namespace;
         let name = &retired.request.0;
         let uid = retired.uid.as_deref();
         if let Err(error) = cx.cluster.delete::<PostgresOpsRequest>(namespace, name, uid).await {
             tracing::warn!(%database, request = name, %error, "request was not taken back");
-            refused.insert(database.clone(), error.to_string());
+            emitted.refused.insert(database.clone(), error.to_string());
         }
     }
     for (database, write) in &plan.claims {
         match write_claim(database, write, cx).await {
             Ok(()) => prune(database, write, cx).await,
             Err(error) => {
-                tracing::warn!(%database, %error, "claim was not written; next look again");
+                tracing::debug!(%database, %error, "claim was not written; it is looked at again");
+                emitted.again = true;
             }
         }
     }
     for emission in &plan.emissions {
-        if refused.contains_key(&emission.database) {
+        if emitted.refused.contains_key(&emission.database) {
             continue;
         }
-        if let Err(error) = send(emission, cx).await {
-            tracing::warn!(database = %emission.database, %error, "request was not created");
-            refused.insert(emission.database.clone(), error.to_string());
+        match send(emission, cx).await {
+            Ok(()) => {}
+            Err(cluster::Error::Conflict { .. }) => emitted.again = true,
+            Err(error) => {
+                tracing::warn!(database = %emission.database, %error, "request was not created");
+                emitted.refused.insert(emission.database.clone(), error.to_string());
+            }
         }
     }
-    refused
+    emitted.again |= !emitted.refused.is_empty();
+    emitted
 }
 
 /// One request, with everything that belongs to it, in the order that survives a crash at any

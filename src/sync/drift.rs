@@ -234,7 +234,7 @@ impl Compare<'_> {
             Layer::User => custom.layers.user.get(name),
             Layer::BuiltIn | Layer::Provisioner | Layer::Tuning | Layer::Owned => None,
         };
-        // Somebody may have edited the operator's Secret while the object still says the right thing.
+        // Somebody may have edited the operator's Secret while the object says what it should.
         let inline = custom.rendered_inline.as_ref();
         let inline = inline.filter(|_| custom.layers.inline.contains(name));
         let rendered = inline.into_iter().chain(&custom.rendered);

@@ -9,9 +9,9 @@
 //! | what became of it | [`outcome`] |
 //! | how that reads | [`note`], [`status`] |
 //!
-//! `observe` reads, `act` writes, [`reconcile`](mod@reconcile) is the table of contents; every other
-//! file is pure. Leaves carrying requests out to `ops` or to KubeDB. Never touches a server, and of
-//! a `Postgres` only its own annotation.
+//! `observe` reads, `act` writes, [`reconcile`](mod@reconcile) is the table of contents; every
+//! other file is pure. Leaves carrying requests out to `ops` or to KubeDB. Never touches a server,
+//! and of a `Postgres` only its own annotation.
 
 pub mod act;
 pub mod desired;

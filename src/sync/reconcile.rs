@@ -4,8 +4,10 @@
 //! `pgitops.dev/requestedAt` only says when. Leaves every decision to `plan.rs` and every effect to
 //! `act.rs`. Never waits for a rollout.
 
-use std::collections::BTreeMap;
-use std::sync::{Arc, Mutex, PoisonError};
+mod hints;
+mod triggers;
+
+use std::sync::Arc;
 use std::time::Duration;
 
 use futures::StreamExt;
@@ -13,20 +15,20 @@ use futures::stream::select_all;
 use kube::ResourceExt;
 use kube::runtime::Controller;
 use kube::runtime::controller::{Action, Config};
-use kube::runtime::reflector::ObjectRef;
-use tokio::sync::mpsc;
 use tokio_util::sync::CancellationToken;
 use tracing::Instrument;
 
+pub(super) use hints::{HINTS, HintBox};
+
 use super::act::Error;
 use super::drift::Drift;
+use super::observe::Look;
 use super::outcome::Outcome;
 use super::plan::Plan;
 use super::{Context, act, observe};
-use crate::api::names::{DatabaseRef, RepositoryRef, annotations};
-use crate::api::{ConfigRepository, Postgres, PostgresOpsRequest};
+use crate::api::ConfigRepository;
 use crate::cluster::Retry;
-use crate::git::{self, Hint, Hints, SourceUrl};
+use crate::git;
 use crate::telemetry::metrics::Pass;
 
 /// Repositories looked at at the same time. A pass waits for git and the API server.
@@ -39,9 +41,6 @@ const SHORTEST: Duration = Duration::from_secs(1);
 const AGAIN: Duration = Duration::from_millis(250);
 /// Longest such pause.
 const LONGEST: Duration = Duration::from_secs(60);
-/// Hints that may wait: more than one for a repository says nothing new.
-pub(super) const HINTS: usize = 1024;
-
 /// Looks at one repository.
 ///
 /// # Errors
@@ -54,25 +53,27 @@ pub async fn reconcile(
         return Ok(Action::requeue(NOT_LEADING));
     }
     if repository.metadata.deletion_timestamp.is_some() {
-        act::release(&repository, &cx).await?; //                                         write
+        act::release(&repository, &cx).await?; //                                    write
         return Ok(Action::await_change());
     }
-    act::keep(&repository, &cx).await?; //                                                write
+    act::keep(&repository, &cx).await?; //                                           write
     cx.hints.listen(&repository);
     let look = match observe::source(&repository, &cx).await {
-        //                         read
+        //                    read
         Ok(look) => look,
         Err(error) => return unreadable(&repository, error, &cx).await,
     };
-    let live = observe::live(&repository, &look, &cx).await; //                           read
+    let Look { source, desired, .. } = &look;
+    let live = observe::live(&repository, desired, &cx).await; //                    read
     let now = (cx.clock)();
-    let drift = Drift::between(&look.desired, &live); //                                  pure
-    let plan = Plan::make(&look.source, &look.desired, &drift, &live, now); //            pure
-    let refused = act::emit(&plan, &cx).await; //                                         write
-    let outcome = Outcome::of(&look.source, &look.desired, &plan, &live, &refused, now); //         pure
-    act::publish(&repository, &look, &plan, &outcome, &live, &cx).await?; //              write
+    let drift = Drift::between(desired, &live); //                                   pure
+    let plan = Plan::make(source, desired, &drift, &live, now); //                   pure
+    let emitted = act::emit(&plan, &cx).await; //                                    write
+    let refused = &emitted.refused;
+    let outcome = Outcome::of(source, desired, &plan, &live, refused, now); //       pure
+    act::publish(&repository, &look, &plan, &outcome, &live, &cx).await?; //         write
     cx.memory.of(&repository.repository(), |remembered| remembered.failures = 0);
-    Ok(Action::requeue(next_look(&repository, &plan, now, !refused.is_empty())))
+    Ok(Action::requeue(next_look(&repository, &plan, now, emitted.again)))
 }
 
 /// When to look again if nothing says so before.
@@ -178,115 +179,5 @@ fn again(repository: Arc<ConfigRepository>, error: &Error, cx: Arc<Context>) -> 
             Retry::Never => Action::requeue(LONGEST),
         },
         Error::Git(_) => Action::requeue(pause),
-    }
-}
-
-type Repositories = Vec<ObjectRef<ConfigRepository>>;
-
-fn reference(id: &RepositoryRef) -> ObjectRef<ConfigRepository> {
-    ObjectRef::new(&id.name).within(&id.namespace)
-}
-
-impl Context {
-    /// The repositories that a database concerns: those whose documents name it, and the one that
-    /// holds the claim.
-    fn concerned(&self, database: &DatabaseRef, postgres: Option<&Postgres>) -> Repositories {
-        let claim = postgres.and_then(|p| p.annotations().get(annotations::CLAIM));
-        let claim = claim.and_then(|text| crate::api::Claim::parse(text));
-        let holder = claim.and_then(|claim| parse(&claim.repository_name));
-        let concerned = self.memory.concerned(database);
-        let all: std::collections::BTreeSet<RepositoryRef> =
-            concerned.into_iter().chain(holder).collect();
-        all.iter().map(reference).collect()
-    }
-
-    /// The repositories that a request concerns.
-    fn asked_by(&self, request: &PostgresOpsRequest) -> Repositories {
-        let mut all = self.concerned(&request.database(), None);
-        let own = request.annotation(annotations::REPOSITORY).and_then(parse);
-        let own = own.as_ref().map(reference);
-        all.extend(own.filter(|own| !all.contains(own)).into_iter().collect::<Vec<_>>());
-        all
-    }
-
-    /// The repositories that a Secret concerns.
-    fn configured_by(&self, namespace: &str, secret: &str) -> Repositories {
-        let databases = self.databases.store().state();
-        let named = databases.iter().filter(|postgres| {
-            postgres.namespace().as_deref() == Some(namespace)
-                && (postgres.spec.secret_name() == Some(secret)
-                    || postgres.children().operator_config == secret)
-        });
-        named.flat_map(|postgres| self.concerned(&postgres.database(), Some(postgres))).collect()
-    }
-}
-
-fn parse(id: &str) -> Option<RepositoryRef> {
-    let (namespace, name) = id.split_once('/')?;
-    Some(RepositoryRef { namespace: namespace.to_owned(), name: name.to_owned() })
-}
-
-/// Hints of local repositories: a push acts at once.
-pub(super) struct HintBox {
-    sender: mpsc::Sender<RepositoryRef>,
-    receiver: Mutex<Option<mpsc::Receiver<RepositoryRef>>>,
-    listening: Mutex<BTreeMap<RepositoryRef, (String, tokio::task::JoinHandle<()>)>>,
-}
-
-/// How often a watch that was lost is set up again.
-const REFRESH: Duration = Duration::from_secs(10);
-
-impl HintBox {
-    pub(super) fn new(
-        sender: mpsc::Sender<RepositoryRef>,
-        receiver: mpsc::Receiver<RepositoryRef>,
-    ) -> Self {
-        Self { sender, receiver: Mutex::new(Some(receiver)), listening: Mutex::default() }
-    }
-
-    /// Listens to the repository's folder, if it has one.
-    fn listen(&self, repository: &ConfigRepository) {
-        let Ok(url) = SourceUrl::parse(&repository.spec.url) else { return };
-        if url.local_path().is_none() {
-            return;
-        }
-        let id = repository.repository();
-        let mut listening = self.listening.lock().unwrap_or_else(PoisonError::into_inner);
-        let known = listening.get(&id);
-        if known.is_some_and(|(known, task)| known == url.as_str() && !task.is_finished()) {
-            return;
-        }
-        let (sender, told) = (self.sender.clone(), id.clone());
-        let mut hints = Hints::new(&url);
-        let task = tokio::spawn(async move {
-            loop {
-                if hints.next(REFRESH).await == Hint::Changed
-                    && sender.send(told.clone()).await.is_err()
-                {
-                    return;
-                }
-            }
-        });
-        if let Some((_, old)) = listening.insert(id, (url.as_str().to_owned(), task)) {
-            old.abort();
-        }
-    }
-
-    /// The hints, once.
-    fn stream(&self) -> impl futures::Stream<Item = ObjectRef<ConfigRepository>> + Send + 'static {
-        let receiver = self.receiver.lock().unwrap_or_else(PoisonError::into_inner).take();
-        futures::stream::unfold(receiver, |receiver| async move {
-            let mut receiver = receiver?;
-            let id = receiver.recv().await?;
-            Some((reference(&id), Some(receiver)))
-        })
-    }
-
-    /// Ends all listening.
-    fn silence(&self) {
-        let mut listening = self.listening.lock().unwrap_or_else(PoisonError::into_inner);
-        for (_, (_, task)) in std::mem::take(&mut *listening) {
-            task.abort();
-        }
     }
 }

@@ -181,3 +181,9 @@ impl Drop for Server {
         let _ = self.child.wait();
     }
 }
+
+/// The newest installed major version and its programs.
+pub fn newest() -> (u32, PathBuf) {
+    let found = bin_dirs().into_iter().next_back();
+    found.expect("no PostgreSQL server is installed; install the package postgresql")
+}

@@ -241,7 +241,9 @@ async fn what_is_wrong_is_said_and_what_is_put_right_goes_on() {
     assert_eq!(orders.told("FieldsNotActedOn").await, "nothing acts on these fields: monitor");
     let inline = |text: &str| json!({"inline": {"user.conf": text}});
     let storage = json!({"resources": {"requests": {"storage": "1Gi"}}});
-    orders.change(json!({"spec": {"storage": storage, "configuration": inline("work_mem = 1gb")}})).await;
+    orders
+        .change(json!({"spec": {"storage": storage, "configuration": inline("work_mem = 1gb")}}))
+        .await;
     orders
         .until("the inline text is refused", |postgres| {
             let invalid = conditions::find(postgres.conditions(), "SpecInvalid");
@@ -304,7 +306,8 @@ async fn a_version_that_is_not_there_is_said_in_the_nodes_words() {
     let world = World::start().await;
     let provisioner = Provisioner::start(&world, Leadership::fixed(1));
     let orders = Orders(&world);
-    let there = |major: &u32| std::path::Path::new(&format!("/usr/lib/postgresql/{major}")).exists();
+    let there =
+        |major: &u32| std::path::Path::new(&format!("/usr/lib/postgresql/{major}")).exists();
     let absent = (13..=18).find(|major| !there(major)).expect("a major that is not installed");
     world.apply(&manifest(json!({"version": absent.to_string(), "storageType": "Ephemeral"})));
     let words = orders.told("ImageMissing").await;

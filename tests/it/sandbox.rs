@@ -441,7 +441,7 @@ async fn a_container_whose_first_process_is_killed_leaves_nothing() {
 #[tokio::test(flavor = "multi_thread")]
 async fn a_real_server_serves_at_its_address_even_from_a_closed_folder() {
     use std::os::unix::fs::PermissionsExt as _;
-    let (major, _) = crate::postgres::bin_dirs().pop_last().unwrap();
+    let major = *crate::postgres::bin_dirs().last_key_value().unwrap().0;
     let folder = Folder::new();
     // As below /root: the pods' user cannot pass.
     std::fs::set_permissions(folder.path(), std::fs::Permissions::from_mode(0o700)).unwrap();

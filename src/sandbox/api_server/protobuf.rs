@@ -1,8 +1,8 @@
 //! Bodies in protobuf, which kubectl sends for some `create` commands and asks nobody whether it
 //! may. Pure.
 //!
-//! Only the messages of those commands are known (field numbers from Kubernetes' `generated.proto`).
-//! A field that is not known refuses the whole body: nothing is dropped in silence.
+//! Only the messages of those commands are known (field numbers from Kubernetes'
+//! `generated.proto`). A field that is not known refuses the whole body: nothing is dropped in silence.
 
 use crate::sandbox::store::refusal::Refusal;
 use base64::{Engine, engine::general_purpose::STANDARD};
@@ -283,6 +283,7 @@ const MESSAGES: &[Message] = &[
     ("SelfSubjectAccessReview", &[
         (1, "metadata", One("ObjectMeta")), (2, "spec", Skip), (3, "status", Skip),
     ]),
+    ("SelfSubjectReview", &[(1, "metadata", One("ObjectMeta")), (2, "status", Skip)]),
     ("SelfSubjectRulesReview", &[
         (1, "metadata", One("ObjectMeta")), (2, "spec", Skip), (3, "status", Skip),
     ]),

@@ -127,6 +127,7 @@ impl ApiServer {
         let serve = axum::serve(listener, router)
             .with_graceful_shutdown(async move { stop.cancelled().await });
         let task = tokio::spawn(async move { serve.await });
+        tokio::spawn(expire_events(Arc::clone(&state)));
         Ok(Running { state, address, identity, task })
     }
 }
@@ -197,6 +198,21 @@ impl Running {
             abort.abort();
         }
         self.state.compact()
+    }
+}
+
+/// How often old events are looked for; they live an hour.
+const EXPIRE_EVERY: Duration = Duration::from_secs(300);
+
+async fn expire_events(state: Arc<State>) {
+    loop {
+        tokio::select! {
+            () = state.stop.cancelled() => return,
+            () = tokio::time::sleep(EXPIRE_EVERY) => {
+                let now = (state.options.clock)();
+                state.write(|store| store.expire_events(now));
+            }
+        }
     }
 }
 

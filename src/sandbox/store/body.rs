@@ -2,7 +2,9 @@
 //! object it speaks of.
 
 use super::{
-    By, Validation, metadata,
+    By, Validation,
+    kinds::Kind,
+    metadata,
     refusal::{Cause, Refusal},
     rules,
     schema::prune,
@@ -95,10 +97,10 @@ pub(super) fn restrict(target: Target<'_>, config: &mut Value) {
     let kind = target.kind;
     let Some(map) = config.as_object_mut() else { return };
     match target.part {
-        Part::Whole if kind.has_status => {
+        Part::Whole | Part::Scale if kind.has_status => {
             map.remove("status");
         }
-        Part::Whole => {}
+        Part::Whole | Part::Scale => {}
         Part::Status => {
             map.retain(|field, _| ["apiVersion", "kind", "metadata", "status"].contains(&&**field));
             if let Some(metadata) = map.get_mut("metadata").and_then(Value::as_object_mut) {
@@ -112,16 +114,18 @@ pub(super) fn restrict(target: Target<'_>, config: &mut Value) {
 /// The part that a write may not change comes from the old object.
 pub(super) fn keep_other_part(target: Target<'_>, old: &Value, new: &mut Value) {
     match target.part {
-        Part::Whole if target.kind.has_status => match (old.get("status"), new.as_object_mut()) {
-            (Some(status), Some(map)) => {
-                map.insert("status".into(), status.clone());
+        Part::Whole | Part::Scale if target.kind.has_status => {
+            match (old.get("status"), new.as_object_mut()) {
+                (Some(status), Some(map)) => {
+                    map.insert("status".into(), status.clone());
+                }
+                (None, Some(map)) => {
+                    map.remove("status");
+                }
+                _ => {}
             }
-            (None, Some(map)) => {
-                map.remove("status");
-            }
-            _ => {}
-        },
-        Part::Whole => {}
+        }
+        Part::Whole | Part::Scale => {}
         Part::Status => {
             let status = new.get("status").cloned();
             let managed = new["metadata"].get("managedFields").cloned();
@@ -137,4 +141,25 @@ pub(super) fn keep_other_part(target: Target<'_>, old: &Value, new: &mut Value) 
             }
         }
     }
+}
+
+/// A value of the wrong type does not get as far as validation for a built-in kind: it cannot be
+/// decoded.
+pub(super) fn undecodable(kind: &Kind, causes: &[Cause]) -> Result<(), Refusal> {
+    let Some(first) = causes.iter().find(|c| c.reason == "FieldValueTypeInvalid") else {
+        return Ok(());
+    };
+    let mut words = first.message.split('"');
+    let found = words.nth(1).unwrap_or_default();
+    let wanted = first.message.split("of type ").nth(1).and_then(|t| t.split(':').next());
+    Err(Refusal::bad_request(format!(
+        "{} in version {:?} cannot be handled as a {}: json: cannot unmarshal {found} into Go \
+         struct field {}.{} of type {}",
+        kind.kind,
+        kind.version,
+        kind.kind,
+        kind.kind,
+        first.field,
+        wanted.unwrap_or_default()
+    )))
 }

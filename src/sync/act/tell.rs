@@ -203,7 +203,7 @@ async fn tell_held(repository: &ConfigRepository, outcome: &Outcome, cx: &Contex
     for (database, fate) in &outcome.databases {
         if let Fate::Held(held) = fate {
             now_held.insert(database.clone(), held.label());
-            texts.insert(database, held.text());
+            texts.insert(database, held.event_text());
         }
     }
     let id = repository.repository();
@@ -241,21 +241,41 @@ pub async fn unreadable(
         Retry::AfterChange | Retry::AtInterval => true,
         Retry::Soon => false,
     };
-    let reason = match error {
-        git::Error::Vanished { .. } => "Vanished",
-        git::Error::NotARepository { .. } => "NotARepository",
-        git::Error::Empty { .. } => "Empty",
-        git::Error::NoSuchReference { .. } => "NoSuchReference",
-        git::Error::NoSuchPath { .. } => "NoSuchPath",
-        git::Error::LocalForbidden => "LocalForbidden",
-        git::Error::UnsupportedTransport { .. } => "UnsupportedTransport",
-        _ => "SourceUnreadable",
-    };
+    let reason = reason(error);
     let now = (cx.clock)();
     // A repository that nobody has pushed to yet is no fault.
     let lasting = lasting && reason != "Empty";
     let status = status::unreadable(repository, reason, &chain(error), lasting, now);
     write_status(repository, &status, cx).await
+}
+
+/// One word for programs.
+fn reason(error: &git::Error) -> &'static str {
+    use git::Error as E;
+    match error {
+        E::Vanished { .. } => "Vanished",
+        E::NotARepository { .. } => "NotARepository",
+        E::Empty { .. } => "Empty",
+        E::NoSuchReference { .. } => "NoSuchReference",
+        E::NoSuchPath { .. } => "NoSuchPath",
+        E::LocalForbidden => "LocalForbidden",
+        E::UnsupportedTransport { .. } => "UnsupportedTransport",
+        E::Timeout { .. } | E::Cancelled { .. } => "Timeout",
+        E::Address { .. }
+        | E::BadReference { .. }
+        | E::BadPath { .. }
+        | E::BadInstance { .. }
+        | E::BadNote { .. }
+        | E::UnsupportedFormat { .. }
+        | E::Unreadable { .. }
+        | E::SourceDamaged { .. }
+        | E::TooLarge { .. }
+        | E::UnknownCommit { .. }
+        | E::MirrorDamaged { .. }
+        | E::Cache { .. }
+        | E::Worker { .. }
+        | E::Refused { .. } => "SourceUnreadable",
+    }
 }
 
 /// Writes the status if it says something else than before.

@@ -10,7 +10,6 @@ use futures::StreamExt;
 use k8s_openapi::api::core::v1::{Namespace, Secret};
 use kube::ResourceExt;
 
-use super::Look;
 use super::memory::ConfigSecret;
 use crate::api::claim::Claim;
 use crate::api::conditions;
@@ -20,6 +19,7 @@ use crate::api::{ConfigRepository, Postgres, PostgresOpsRequest};
 use crate::cluster;
 use crate::pgconf::{Layers, Settings};
 use crate::sync::Context;
+use crate::sync::desired::Desired;
 use crate::sync::live::{Custom, Live, Observed, Present};
 
 /// Databases whose Secrets are read at the same time.
@@ -28,8 +28,8 @@ const AT_ONCE: usize = 16;
 type Requests = BTreeMap<DatabaseRef, Vec<Arc<PostgresOpsRequest>>>;
 
 /// What is observed of every database that concerns the repository.
-pub async fn live(repository: &ConfigRepository, look: &Look, cx: &Context) -> Observed {
-    let mut names: BTreeSet<DatabaseRef> = look.desired.databases();
+pub async fn live(repository: &ConfigRepository, desired: &Desired, cx: &Context) -> Observed {
+    let mut names: BTreeSet<DatabaseRef> = desired.databases();
     let all = cx.databases.all();
     let uid = repository.uid();
     let claimed =
@@ -103,13 +103,23 @@ async fn database(
     admitted: Result<bool, String>,
     cx: &Context,
 ) -> Live {
-    let Some(postgres) = cx.databases.get(&name.namespace, &name.name) else {
+    let Some(mut postgres) = cx.databases.get(&name.namespace, &name.name) else {
         return Live::Absent;
     };
+    // The end of our request may be seen before what it did: then what lives is asked for again,
+    // or its own change would look like drift.
+    let fresh = has_just_ended(claim(&postgres).as_ref(), &requests);
+    if fresh {
+        match cx.cluster.get::<Postgres>(&name.namespace, &name.name).await {
+            Ok(Some(newest)) => postgres = Arc::new(newest),
+            Ok(None) => return Live::Absent,
+            Err(error) => return Live::Unknown(error.to_string()),
+        }
+    }
     if postgres.metadata.deletion_timestamp.is_some() {
         return Live::Unknown("it is being deleted".to_owned());
     }
-    match present(&postgres, requests, admitted, cx).await {
+    match present(&postgres, requests, admitted, fresh, cx).await {
         Ok(present) => Live::Present(Box::new(present)),
         Err(why) => Live::Unknown(why),
     }
@@ -119,6 +129,7 @@ async fn present(
     postgres: &Postgres,
     mut requests: Vec<Arc<PostgresOpsRequest>>,
     admitted: Result<bool, String>,
+    fresh: bool,
     cx: &Context,
 ) -> Result<Present, String> {
     let note = |key: &str| postgres.annotations().get(key).cloned();
@@ -149,10 +160,18 @@ async fn present(
         claim,
         claimant_exists,
         admitted: admitted?,
-        custom: custom(postgres, cx).await?,
+        custom: custom(postgres, fresh, cx).await?,
         requests,
         running: None,
     })
+}
+
+/// Whether the last request of a claim has ended, and the claim does not know yet.
+fn has_just_ended(claim: Option<&Claim>, requests: &[Arc<PostgresOpsRequest>]) -> bool {
+    let Some(claim) = claim else { return false };
+    let open = claim.asked.as_ref().is_some_and(|asked| asked.ended.is_none());
+    let mut ended = requests.iter().filter(|request| request.phase().is_terminal());
+    open && ended.any(|request| Some(request.request_name()) == claim.last_request)
 }
 
 /// The last request of a claim, when it is still open as far as the claim knows and not among
@@ -165,7 +184,7 @@ fn missing_tail(claim: Option<&Claim>, requests: &[Arc<PostgresOpsRequest>]) -> 
     (!known).then(|| last.0.clone())
 }
 
-async fn custom(postgres: &Postgres, cx: &Context) -> Result<Custom, String> {
+async fn custom(postgres: &Postgres, fresh: bool, cx: &Context) -> Result<Custom, String> {
     let namespace = postgres.namespace().unwrap_or_default();
     let mut layers = Layers {
         inline: parsed("spec.configuration.inline", postgres.spec.inline())?,
@@ -173,7 +192,7 @@ async fn custom(postgres: &Postgres, cx: &Context) -> Result<Custom, String> {
     };
     let mut custom = Custom::default();
     if let Some(name) = postgres.spec.secret_name() {
-        let secret = secret(&namespace, name, true, cx).await?;
+        let secret = secret(&namespace, name, Ask { needed: true, fresh }, cx).await?;
         let secret = secret.ok_or_else(|| format!("Secret {namespace}/{name} is not there"))?;
         layers.user = match secret.keys.get(USER_CONF) {
             Some(Ok(settings)) => settings.clone(),
@@ -184,7 +203,7 @@ async fn custom(postgres: &Postgres, cx: &Context) -> Result<Custom, String> {
         custom.secret_name = Some(name.to_owned());
     }
     let operators = postgres.children().operator_config;
-    if let Some(secret) = secret(&namespace, &operators, false, cx).await? {
+    if let Some(secret) = secret(&namespace, &operators, Ask { needed: false, fresh }, cx).await? {
         let key = |key: &str| match secret.keys.get(key) {
             None => Ok(None),
             Some(Ok(settings)) => Ok(Some(settings.clone())),
@@ -203,18 +222,27 @@ async fn custom(postgres: &Postgres, cx: &Context) -> Result<Custom, String> {
     Ok(custom)
 }
 
+/// How a Secret is asked for.
+#[derive(Clone, Copy)]
+struct Ask {
+    /// Also when the watch knows of none: it may lag behind.
+    needed: bool,
+    /// Whatever is remembered.
+    fresh: bool,
+}
+
 /// What a Secret says about configuration, read only when its version is another one.
-/// `needed`: ask the API server when the watch knows of none, because it may lag behind.
 async fn secret(
     namespace: &str,
     name: &str,
-    needed: bool,
+    ask: Ask,
     cx: &Context,
 ) -> Result<Option<Arc<ConfigSecret>>, String> {
     let version = cx.secrets.get(namespace, name).and_then(|s| s.metadata.resource_version.clone());
     let id = (namespace.to_owned(), name.to_owned());
-    let known = version.as_deref().and_then(|version| cx.memory.secret(&id, version));
-    if known.is_some() || (version.is_none() && !needed) {
+    let known = version.as_deref().filter(|_| !ask.fresh);
+    let known = known.and_then(|version| cx.memory.secret(&id, version));
+    if known.is_some() || (version.is_none() && !ask.needed) {
         return Ok(known);
     }
     let read: Result<Option<Secret>, cluster::Error> = cx.cluster.get(namespace, name).await;

@@ -15,8 +15,11 @@ use crate::sync::desired::{Desired, Scope};
 #[derive(Default)]
 pub struct Memory {
     repositories: Mutex<BTreeMap<RepositoryRef, Remembered>>,
-    secrets: Mutex<BTreeMap<(String, String), (String, Arc<ConfigSecret>)>>,
+    secrets: Mutex<BTreeMap<(String, String), Version>>,
 }
+
+/// A Secret and the resourceVersion that it was read at.
+type Version = (String, Arc<ConfigSecret>);
 
 /// What is remembered of one repository.
 #[derive(Default)]

@@ -105,6 +105,7 @@ async fn create_commands_that_send_protobuf_work() {
     let refused = c.fails("create deployment d --image=x -n demo").await;
     assert!(refused.contains("kubectl apply -f -"), "{refused}");
     assert_eq!(c.ok("auth can-i delete pods").await, "yes");
+    assert!(c.ok("auth whoami").await.contains("sandbox-admin"));
 }
 
 #[tokio::test(flavor = "multi_thread")]
@@ -327,6 +328,10 @@ async fn server_side_apply_knows_who_owns_what() {
     assert!(conflict.contains(": .spec.replicas"), "{conflict}");
     c.ok(&format!("apply --server-side -f {file} --force-conflicts")).await;
     assert_eq!(c.ok("get sts web -n demo -o jsonpath={.spec.replicas}").await, "2");
+    // Taking over from a client-side apply: what that alone had owned goes as well.
+    c.ok("delete sts web -n demo").await;
+    c.apply(SET).await;
+    c.ok(&format!("apply --server-side -f {file}")).await;
     // A field that its only owner no longer applies goes.
     let file = c.file("less.yaml", &SET.replace("        env: [{name: A, value: b}]\n", ""));
     c.ok(&format!("apply --server-side -f {file}")).await;

@@ -6,6 +6,7 @@ use crate::sandbox::store::{
     refusal::{Cause, Refusal},
 };
 use jiff::Timestamp;
+use kube::core::cel::compile_schema;
 use serde_json::{Value, json};
 
 /// The finalizer of the real server.
@@ -74,6 +75,10 @@ pub fn judge(definition: &Value) -> Vec<Cause> {
             causes.push(Cause::required(path, "schemas are required"));
         } else {
             structural(schema, &path, &mut causes);
+            for error in compile_schema(schema).compilation_errors() {
+                let field = format!("{path}.x-kubernetes-validations");
+                causes.push(Cause::invalid(field, &json!({}), error.to_string()));
+            }
         }
     }
     if !["Namespaced", "Cluster"].contains(&text(&spec["scope"]).as_str()) {
