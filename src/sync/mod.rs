@@ -63,6 +63,8 @@ pub struct Context {
     pub clock: fn() -> Timestamp,
     /// What is remembered between passes; all of it can be lost.
     pub memory: observe::memory::Memory,
+    /// What the servers said last; can be lost.
+    pub servers: observe::servers::Servers,
     /// Where hints of local repositories come in.
     hints: reconcile::HintBox,
 }
@@ -94,6 +96,7 @@ impl Context {
             metrics,
             clock,
             memory,
+            servers: observe::servers::Servers::default(),
             hints,
         }
     }

@@ -5,6 +5,7 @@
 
 pub mod databases;
 pub mod memory;
+pub mod servers;
 
 use std::sync::Arc;
 

@@ -72,7 +72,7 @@ proptest::proptest! {
     })]
 
     /// Whatever is desired and whatever lives: a plan is carried out once, and once its requests
-    /// have succeeded nothing is left to do. (To replay: PROPTEST_RNG_SEED as printed.)
+    /// have succeeded nothing is left to do. (What fails is printed as a scenario's words.)
     #[test]
     fn a_plan_is_carried_out_once(
         documents in proptest::collection::vec(parameters(), 1..4),

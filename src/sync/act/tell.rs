@@ -261,7 +261,8 @@ fn reason(error: &git::Error) -> &'static str {
         E::LocalForbidden => "LocalForbidden",
         E::UnsupportedTransport { .. } => "UnsupportedTransport",
         E::Timeout { .. } | E::Cancelled { .. } => "Timeout",
-        E::Address { .. }
+        E::Setup { .. }
+        | E::Address { .. }
         | E::BadReference { .. }
         | E::BadPath { .. }
         | E::BadInstance { .. }

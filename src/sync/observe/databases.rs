@@ -11,6 +11,7 @@ use k8s_openapi::api::core::v1::{Namespace, Secret};
 use kube::ResourceExt;
 
 use super::memory::ConfigSecret;
+use super::servers;
 use crate::api::claim::Claim;
 use crate::api::conditions;
 use crate::api::names::{DatabaseRef, INLINE_CONF, RENDERED_CONF, USER_CONF, annotations, labels};
@@ -19,7 +20,7 @@ use crate::api::{ConfigRepository, Postgres, PostgresOpsRequest};
 use crate::cluster;
 use crate::pgconf::{Layers, Settings};
 use crate::sync::Context;
-use crate::sync::desired::Desired;
+use crate::sync::desired::{Desired, Document};
 use crate::sync::live::{Custom, Live, Observed, Present};
 
 /// Databases whose Secrets are read at the same time.
@@ -42,12 +43,13 @@ pub async fn live(repository: &ConfigRepository, desired: &Desired, cx: &Context
     let reading = names.into_iter().map(|name| {
         let requests = requests.get(&name).cloned().unwrap_or_default();
         let admitted = admitted.get(&name.namespace).cloned();
+        let document = desired.document(&name).cloned();
         async move {
             let admitted = match admitted {
                 None => Ok(true),
                 Some(known) => known,
             };
-            let live = database(&name, requests, admitted, cx).await;
+            let live = database(&name, requests, admitted, document.as_deref(), cx).await;
             (name, live)
         }
     });
@@ -101,6 +103,7 @@ async fn database(
     name: &DatabaseRef,
     requests: Vec<Arc<PostgresOpsRequest>>,
     admitted: Result<bool, String>,
+    document: Option<&Document>,
     cx: &Context,
 ) -> Live {
     let Some(mut postgres) = cx.databases.get(&name.namespace, &name.name) else {
@@ -120,7 +123,12 @@ async fn database(
         return Live::Unknown("it is being deleted".to_owned());
     }
     match present(&postgres, requests, admitted, fresh, cx).await {
-        Ok(present) => Live::Present(Box::new(present)),
+        Ok(mut present) => {
+            if let Some(document) = document {
+                present.running = servers::running(&postgres, &present, document, cx).await;
+            }
+            Live::Present(Box::new(present))
+        }
         Err(why) => Live::Unknown(why),
     }
 }
