@@ -119,7 +119,9 @@ impl Folders {
     /// The folder of a claim. Its uid is in the name: a new claim of an old name begins empty.
     pub fn claim(&self, namespace: &str, name: &str, uid: &str) -> PathBuf {
         let uid = uid.get(..8).unwrap_or(uid);
-        self.claims.join(format!("{namespace}_{name}_{uid}"))
+        // Where it really is: the pods' user may not pass through the folder with the link.
+        let place = self.claims.read_link().unwrap_or_else(|_| self.claims.clone());
+        place.join(format!("{namespace}_{name}_{uid}"))
     }
 
     /// Our executable where pods can run it.

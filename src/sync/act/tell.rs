@@ -274,7 +274,6 @@ fn reason(error: &git::Error) -> &'static str {
         | E::UnknownCommit { .. }
         | E::MirrorDamaged { .. }
         | E::Cache { .. }
-        | E::Setup { .. }
         | E::Worker { .. }
         | E::Refused { .. } => "SourceUnreadable",
     }
