@@ -146,6 +146,10 @@ pub struct ConfigRepositoryStatus {
     /// The generation that was acted on.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub observed_generation: Option<i64>,
+    /// The commit that was the head at first sight, and stands for all before it: no older commit
+    /// is looked at or gets a note.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub first: Option<String>,
     /// Newest commit seen at the ref.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub head: Option<String>,

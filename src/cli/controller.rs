@@ -13,6 +13,7 @@ use std::time::Duration;
 use anyhow::Context as _;
 use clap::ValueEnum;
 use k8s_openapi::api::core::v1::Pod;
+use k8s_openapi::jiff::Timestamp;
 use tokio::signal::unix::{SignalKind, signal};
 use tokio::task::JoinSet;
 use tokio_util::sync::CancellationToken;
@@ -21,9 +22,10 @@ use super::connection::Connection;
 use crate::api::{ConfigRepository, Postgres, PostgresOpsRequest};
 use crate::cluster::lease::{self, Terms};
 use crate::cluster::{Cluster, Leadership, Watched};
-use crate::provision;
+use crate::git::{MirrorOptions, Mirrors};
 use crate::telemetry::Metrics;
 use crate::telemetry::server::{Told, serve};
+use crate::{ops, provision, sync};
 
 /// Arguments of `pgitops controller`.
 #[derive(Clone, Debug, clap::Args)]
@@ -104,9 +106,10 @@ impl std::fmt::Display for Loop {
     }
 }
 
-/// Loops have this long to end after the lease is lost or a signal came; a process that still has
-/// one running then exits instead, so that nobody works without the lease.
-const END: Duration = Duration::from_secs(10);
+/// Loops have this long to end by themselves after the lease is lost or a signal came. A pass that
+/// is still under way is then dropped where it waits: that is what a crash does, and whoever leads
+/// next goes on from what it observes.
+const END: Duration = Duration::from_millis(500);
 
 /// Runs until SIGINT or SIGTERM.
 ///
@@ -163,18 +166,29 @@ pub async fn work(
         watched.ready().await;
         in_sync.store(true, Ordering::Release);
     });
+    let metrics = Arc::clone(&told.metrics);
+    let process = Process { cluster, seen, loops, settings, metrics };
     while !shutdown.is_cancelled() {
         tokio::select! {
             () = leadership.led() => {}
             () = shutdown.cancelled() => break,
         }
         tracing::info!(transitions = leadership.transitions(), "leading");
-        lead(&cluster, &seen, &loops, &settings, &leadership, &shutdown).await?;
+        lead(&process, &leadership, &shutdown).await?;
     }
     if let Some(endpoint) = endpoint {
         endpoint.await.context("metrics endpoint")?.context("metrics endpoint")?;
     }
     Ok(())
+}
+
+/// What does not change while the process lives.
+struct Process {
+    cluster: Cluster,
+    seen: Seen,
+    loops: Vec<Loop>,
+    settings: Settings,
+    metrics: Arc<Metrics>,
 }
 
 /// The kinds that are watched, once for the whole process.
@@ -201,16 +215,38 @@ impl Seen {
 
 /// Runs the loops until the lease is lost or `shutdown`.
 async fn lead(
-    cluster: &Cluster,
-    seen: &Seen,
-    loops: &[Loop],
-    settings: &Settings,
+    process: &Process,
     leadership: &Leadership,
     shutdown: &CancellationToken,
 ) -> anyhow::Result<()> {
     let stop = shutdown.child_token();
+    let mut running = begin(process, leadership, &stop)?;
+    let mut leadership = leadership.clone();
+    let ended = tokio::select! {
+        () = leadership.lost() => None,
+        () = shutdown.cancelled() => None,
+        ended = running.join_next(), if !running.is_empty() => ended,
+    };
+    stop.cancel();
+    let all_ended = async { while running.join_next().await.is_some() {} };
+    if tokio::time::timeout(END, all_ended).await.is_err() {
+        running.shutdown().await;
+    }
+    match ended {
+        None => {}
+        Some(result) => result.context("a loop panicked")??,
+    }
+    Ok(())
+}
+
+/// Starts the loops that are asked for.
+fn begin(
+    process: &Process,
+    leadership: &Leadership,
+    stop: &CancellationToken,
+) -> anyhow::Result<JoinSet<anyhow::Result<()>>> {
+    let Process { cluster, seen, loops, settings, metrics } = process;
     let mut running = JoinSet::new();
-    let pods = Watched::<Pod>::start(cluster, Some(provision::SELECTOR));
     if loops.contains(&Loop::Provision) {
         let options = provision::Options {
             postgres_image: settings.postgres_image.clone(),
@@ -219,28 +255,42 @@ async fn lead(
         let cx = provision::Context::new(
             cluster.clone(),
             Arc::clone(&seen.databases),
-            Arc::clone(&pods),
+            Watched::<Pod>::start(cluster, Some(provision::SELECTOR)),
             leadership.clone(),
             options,
         );
         let run = provision::run(Arc::new(cx), stop.clone());
         running.spawn(async move { run.await.context("provision") });
     }
-    let mut leadership = leadership.clone();
-    let ended = tokio::select! {
-        () = leadership.lost() => None,
-        () = shutdown.cancelled() => None,
-        ended = running.join_next(), if !running.is_empty() => ended,
-    };
-    stop.cancel();
-    let rest = tokio::time::timeout(END, running.join_all()).await;
-    if let Some(ended) = ended {
-        ended.context("a loop panicked")??;
+    if loops.contains(&Loop::Ops) {
+        let cx = ops::Context::new(
+            cluster.clone(),
+            Arc::clone(&seen.databases),
+            Arc::clone(&seen.requests),
+            leadership.clone(),
+            Timestamp::now,
+        );
+        let run = ops::run(Arc::new(cx), stop.clone());
+        running.spawn(async move { run.await.context("ops") });
     }
-    for result in rest.context("a loop did not end in time; the process exits instead")? {
-        result?;
+    if loops.contains(&Loop::Sync) {
+        let options = MirrorOptions {
+            allow_local: settings.allow_local_repositories,
+            ..MirrorOptions::default()
+        };
+        let cx = sync::Context::new(
+            cluster.clone(),
+            Mirrors::open(&settings.cache_directory, options)?,
+            Arc::clone(&seen.repositories),
+            Arc::clone(&seen.databases),
+            Arc::clone(&seen.requests),
+            leadership.clone(),
+            Arc::clone(metrics),
+        );
+        let run = sync::run(Arc::new(cx), stop.clone());
+        running.spawn(async move { run.await.context("sync") });
     }
-    Ok(())
+    Ok(running)
 }
 
 fn identity() -> String {

@@ -8,9 +8,11 @@ pub mod crd;
 pub mod demo;
 pub mod instance;
 pub mod log;
+pub mod plan;
 pub mod restart;
 pub mod sandbox;
 pub mod suspend;
+pub mod validate;
 
 use std::future::Future;
 use std::path::Path;
@@ -44,6 +46,10 @@ enum Command {
     Sandbox(sandbox::Args),
     /// Watch the whole line at work on this machine, in a minute
     Demo(demo::Args),
+    /// Show what a folder or commit would change in the cluster
+    Plan(plan::Args),
+    /// Check documents without a cluster
+    Validate(validate::Args),
     /// Show commits with their notes and requests, without any git set-up
     Log(log::Args),
     /// Look at a repository now
@@ -78,6 +84,8 @@ pub fn run(cli: Cli) -> anyhow::Result<ExitCode> {
         Command::Sandbox(args) => wait(sandbox::run(args, Some(Box::new(in_sandbox)))),
         Command::Demo(args) => wait(demo::run(args)),
         Command::Instance(args) => wait(instance::run(args)),
+        Command::Plan(args) => wait(plan::run(args)),
+        Command::Validate(args) => wait(validate::run(args)),
         Command::Log(args) => wait(log::run(&args)),
         Command::Reconcile(args) => wait(suspend::reconcile(&args)),
         Command::Suspend(args) => wait(suspend::suspend(&args, true)),

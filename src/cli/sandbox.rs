@@ -14,7 +14,7 @@ use clap::Parser;
 use tokio::signal::unix::{SignalKind, signal};
 use tokio_util::sync::CancellationToken;
 
-use crate::sandbox::cluster::{Options, Sandbox};
+use crate::sandbox::cluster::{self, Options, Sandbox};
 use crate::sandbox::node::init;
 
 /// How long the controller has to end before the cluster goes away under it.
@@ -99,6 +99,7 @@ pub fn container_init() -> Option<ExitCode> {
 pub async fn run(args: Args, controller: Option<Controller>) -> Result<ExitCode> {
     let mut interrupt = signal(SignalKind::interrupt()).context("waiting for SIGINT")?;
     let mut terminate = signal(SignalKind::terminate()).context("waiting for SIGTERM")?;
+    cluster::create_folder(&args.directory)?;
     let logs = args.directory.join("logs");
     let options = Options {
         empty: args.empty,
@@ -118,19 +119,20 @@ pub async fn run(args: Args, controller: Option<Controller>) -> Result<ExitCode>
     };
     let cancel = CancellationToken::new();
     let controller = controller.filter(|_| !args.no_controller);
-    let mut working = match controller {
-        Some(controller) => controller(begun.client.clone(), &begun.kubeconfig, cancel.clone()),
-        None => Box::pin(std::future::pending()),
-    };
+    let mut working = controller
+        .map(|controller| controller(begun.client.clone(), &begun.kubeconfig, cancel.clone()));
     say(&begun);
     let ended = tokio::select! {
-        ended = &mut working => Some(ended),
+        Some(ended) = async { Some(working.as_mut()?.await) } => Some(ended),
         _ = interrupt.recv() => None,
         _ = terminate.recv() => None,
     };
     cancel.cancel();
-    if ended.is_none() && !args.no_controller {
-        let _ = tokio::time::timeout(CONTROLLER_END, working).await;
+    if ended.is_none()
+        && let Some(working) = working
+        && tokio::time::timeout(CONTROLLER_END, working).await.is_err()
+    {
+        tracing::warn!("the controller did not end within {CONTROLLER_END:?}");
     }
     begun.shutdown().await;
     match ended {

@@ -11,7 +11,7 @@ use futures::{Stream, StreamExt};
 use kube::Api;
 use kube::runtime::reflector::{self, ObjectRef, Store};
 use kube::runtime::{WatchStreamExt, watcher};
-use tokio::sync::broadcast;
+use tokio::sync::{broadcast, watch};
 
 use super::client::{Cluster, Kind};
 
@@ -27,6 +27,7 @@ where
 {
     store: Store<K>,
     touched: broadcast::Sender<Arc<K>>,
+    ready: watch::Receiver<bool>,
     watching: tokio::task::JoinHandle<()>,
 }
 
@@ -54,13 +55,23 @@ impl<K: Kind> Watched<K> {
                 }
             }
         });
-        Arc::new(Self { store: reader, touched, watching })
+        let (tell, ready) = watch::channel(false);
+        let first = reader.clone();
+        tokio::spawn(async move {
+            // An error means that the watch was dropped: nobody waits any more.
+            if first.wait_until_ready().await.is_ok() {
+                tell.send_replace(true);
+            }
+        });
+        Arc::new(Self { store: reader, touched, ready, watching })
     }
 
-    /// Waits until the first list is in. Ends early only with the process.
+    /// Waits until the first list is in; for ever when the watch ended before. Any number may
+    /// wait here: the store's own `wait_until_ready` (kube 5.0) wakes only the last who asked, so
+    /// a `Controller` is to be started on the store only after this.
     pub async fn ready(&self) {
-        if self.store.wait_until_ready().await.is_err() {
-            tracing::error!(kind = %K::kind(&()), "watch ended before its first list");
+        if self.ready.clone().wait_for(|ready| *ready).await.is_err() {
+            std::future::pending::<()>().await;
         }
     }
 

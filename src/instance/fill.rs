@@ -205,7 +205,7 @@ async fn first_start(own: &Supervisor, began: Instant, ticket: &Ticket) -> Resul
 }
 
 /// See [`Follow`].
-pub async fn follow(own: &Supervisor, call: Follow, ticket: Ticket) -> Result<Done, Stop> {
+pub async fn follow(own: &Supervisor, call: Follow, _: Ticket) -> Result<Done, Stop> {
     let began = Instant::now();
     let Follow { fence: _, primary_hosts, primary_port, credentials } = call;
     check_hosts(&primary_hosts)?;
@@ -233,9 +233,9 @@ pub async fn follow(own: &Supervisor, call: Follow, ticket: Ticket) -> Result<Do
             in_force(own, wanted.as_deref().unwrap_or_default()).await?;
         }
     }
-    let done = Done { took_ms: millis(began) };
-    own.store.update(|state| answered(state, &ticket, &done))?;
-    Ok(done)
+    // No answer is kept: doing it again changes nothing, and a caller that goes from one primary
+    // to another and back says the same words twice and means it.
+    Ok(Done { took_ms: millis(began) })
 }
 
 /// Waits until a new session has this `primary_conninfo`.

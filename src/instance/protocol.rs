@@ -187,7 +187,8 @@ pub struct Join {
     pub credentials: Credentials,
 }
 
-/// Makes a standby stream from another place, by reload.
+/// Makes a standby stream from another place, by reload. Says what shall be so: a repeat is carried
+/// out again, and changes nothing where it is so already.
 #[derive(Clone, Debug, Serialize, Deserialize)]
 pub struct Follow {
     /// Who asks.

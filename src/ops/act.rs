@@ -8,9 +8,10 @@
 
 use std::time::Duration;
 
-use k8s_openapi::jiff::{SignedDuration, Timestamp};
+use k8s_openapi::jiff::SignedDuration;
 use serde_json::{Value, json};
 
+use crate::api::Condition;
 use crate::api::names::{DatabaseRef, annotations};
 use crate::api::{Postgres, PostgresOpsRequest};
 use crate::cluster::{self, Created};
@@ -109,8 +110,7 @@ pub async fn perform(
 }
 
 async fn carry_out(step: &Step, actor: &Actor<'_>) -> Result<Outcome, Error> {
-    let objects = Outcome::done(Touched::Objects);
-    match step {
+    let touched = match step {
         Step::Explain(told)
         | Step::Skip(told)
         | Step::Refuse(told)
@@ -119,7 +119,8 @@ async fn carry_out(step: &Step, actor: &Actor<'_>) -> Result<Outcome, Error> {
         | Step::Report(told)
         | Step::Conclude(told) => tell(told, actor).await?,
         Step::Merge(request) => match actor.cx.cluster.create(request.as_ref()).await? {
-            Created::New(_) | Created::Exists => {}
+            // The watch has to tell of it before it is seen.
+            Created::New(_) | Created::Exists => return Ok(wait("", Awaited::Servers, actor)),
         },
         Step::Guard { request, finalizers, progress, version } => {
             let metadata = json!({
@@ -127,24 +128,20 @@ async fn carry_out(step: &Step, actor: &Actor<'_>) -> Result<Outcome, Error> {
                 "finalizers": finalizers,
                 "annotations": { annotations::PROGRESS: progress }
             });
-            patch_request(&request.0, &json!({ "metadata": metadata }), actor).await?;
+            patch_request(&request.0, &json!({ "metadata": metadata }), actor).await?
         }
         Step::Release { request, finalizers, version } => {
             let metadata = json!({ "resourceVersion": version, "finalizers": finalizers });
-            patch_request(&request.0, &json!({ "metadata": metadata }), actor).await?;
+            patch_request(&request.0, &json!({ "metadata": metadata }), actor).await?
         }
         Step::Pause { conditions, version } | Step::Resume { conditions, version } => {
-            let patch = json!({
-                "metadata": { "resourceVersion": version }, "status": { "conditions": conditions }
-            });
-            let DatabaseRef { namespace, name } = &actor.id;
-            actor.cx.cluster.merge_status::<Postgres>(namespace, name, &patch).await?;
+            write_conditions(conditions, version.as_deref(), actor).await?
         }
         Step::Keep(journal) => secrets::keep(journal, actor).await?,
         Step::RollBack(journal) => secrets::amend(journal, actor).await?,
         Step::WriteSpec(patch) => return write_spec(patch, actor).await,
         Step::WriteOperator { inline, file, version } => {
-            secrets::write_operator(inline, file, version.as_deref(), actor).await?;
+            secrets::write_operator(inline, file, version.as_deref(), actor).await?
         }
         Step::DryRun { nodes, deadline_ms } => {
             return instances::dry_run(nodes, *deadline_ms, actor).await;
@@ -153,25 +150,39 @@ async fn carry_out(step: &Step, actor: &Actor<'_>) -> Result<Outcome, Error> {
             return instances::load(nodes, *deadline_ms, actor).await;
         }
         Step::Lower { node, journal, deadline_ms } => {
-            return instances::lower(node, journal, *deadline_ms, actor).await;
+            instances::lower(node, journal, *deadline_ms, actor).await?
         }
         Step::Restartpoint { node, deadline_ms } => {
             instances::checkpoint(node, *deadline_ms, actor).await?;
-            return Ok(Outcome::done(Touched::Servers));
+            Touched::Everything
         }
         Step::Restart(restart) => return instances::restart(restart, actor).await,
         Step::Prove { nodes, deadline_ms } => {
             return instances::prove(nodes, *deadline_ms, actor).await;
         }
-        Step::Wait { what, on } => return Ok(wait(what, *on, (actor.cx.clock)())),
+        Step::Wait { what, on } => return Ok(wait(what, *on, actor)),
         Step::Nothing => {
             return Ok(Outcome { evidence: Evidence::Nothing, answers: Answers::default() });
         }
-    }
-    Ok(objects)
+    };
+    Ok(Outcome::done(touched))
 }
 
-fn wait(what: &str, on: Awaited, now: Timestamp) -> Outcome {
+async fn write_conditions(
+    conditions: &[Condition],
+    version: Option<&str>,
+    actor: &Actor<'_>,
+) -> Result<Touched, Error> {
+    let patch = json!({
+        "metadata": { "resourceVersion": version }, "status": { "conditions": conditions }
+    });
+    let DatabaseRef { namespace, name } = &actor.id;
+    actor.cx.cluster.merge_status::<Postgres>(namespace, name, &patch).await?;
+    Ok(Touched::Database)
+}
+
+fn wait(what: &str, on: Awaited, actor: &Actor<'_>) -> Outcome {
+    let now = (actor.cx.clock)();
     tracing::debug!(what, "waiting");
     let pause = match on {
         Awaited::Servers => SERVERS_AGAIN,
@@ -182,17 +193,17 @@ fn wait(what: &str, on: Awaited, now: Timestamp) -> Outcome {
     Outcome { evidence, answers: Answers::default() }
 }
 
-async fn tell(told: &Told, actor: &Actor<'_>) -> Result<(), Error> {
+async fn tell(told: &Told, actor: &Actor<'_>) -> Result<Touched, Error> {
     let Told { request, status, version, sentence: _ } = told;
     let patch = json!({ "metadata": { "resourceVersion": version }, "status": status });
     let namespace = &actor.id.namespace;
     actor.cx.cluster.merge_status::<PostgresOpsRequest>(namespace, &request.0, &patch).await?;
-    Ok(())
+    Ok(Touched::Requests)
 }
 
-async fn patch_request(name: &str, patch: &Value, actor: &Actor<'_>) -> Result<(), Error> {
+async fn patch_request(name: &str, patch: &Value, actor: &Actor<'_>) -> Result<Touched, Error> {
     actor.cx.cluster.merge::<PostgresOpsRequest>(&actor.id.namespace, name, patch).await?;
-    Ok(())
+    Ok(Touched::Requests)
 }
 
 /// `spec.configuration`. Without the owners that `configuration::foreign_owner` refuses, what is
@@ -211,11 +222,11 @@ async fn write_spec(patch: &SpecPatch, actor: &Actor<'_>) -> Result<Outcome, Err
         }
     };
     match written {
-        Ok(_) => Ok(Outcome::done(Touched::Objects)),
+        Ok(_) => Ok(Outcome::done(Touched::Database)),
         Err(cluster::Error::FieldConflict { manager, path, .. }) => {
             let field_owned = Some(FieldOwned { manager, path });
             let answers = Answers { field_owned, ..Answers::default() };
-            Ok(Outcome::answered(Touched::Objects, answers))
+            Ok(Outcome::answered(Touched::Database, answers))
         }
         Err(error) => Err(error.into()),
     }

@@ -366,3 +366,153 @@ pub fn journal(
         rollback: None,
     }
 }
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::api::Condition;
+    use crate::api::postgres::PostgresStatus;
+    use crate::ops::seen::{Node, OperatorSecret};
+
+    fn seen(change: impl Fn(&mut Seen)) -> Seen {
+        let yaml = "{apiVersion: kubedb.com/v1, kind: Postgres, metadata: {name: db, namespace: \
+                    demo, uid: u}, spec: {version: '15', configuration: {inline: {user.conf: \
+                    'work_mem = 4MB'}}}}";
+        let mut database: Postgres = serde_yaml::from_str(yaml).unwrap();
+        let status = PostgresStatus { phase: Some(Phase::Ready), ..PostgresStatus::default() };
+        database.status = Some(status);
+        let operator = OperatorSecret {
+            inline: "work_mem = 4MB".into(),
+            file: "work_mem = '4MB'\nfsync = 'off'\n".into(),
+            version: None,
+        };
+        let conf = |text: &str| UserConf::Text(secrecy::SecretString::from(text));
+        let mut seen = Seen {
+            database: Some(database),
+            operator: Some(operator),
+            user_confs: [
+                ("good".to_owned(), conf("max_connections = 150")),
+                ("owned".to_owned(), conf("port = 5433")),
+                ("empty".to_owned(), UserConf::NoKey),
+            ]
+            .into(),
+            ..Seen::default()
+        };
+        change(&mut seen);
+        seen
+    }
+
+    fn request(spec: &str, notes: &[(&str, &str)]) -> PostgresOpsRequest {
+        let spec = format!("{{databaseRef: {{name: db}}, {spec}}}");
+        let mut request = PostgresOpsRequest::new("r", serde_yaml::from_str(&spec).unwrap());
+        request.metadata.namespace = Some("demo".into());
+        let notes = notes.iter().map(|(k, v)| ((*k).to_owned(), (*v).to_owned()));
+        request.metadata.annotations = Some(notes.collect());
+        request
+    }
+
+    /// How an admission ends, with the beginning of its sentence.
+    fn said(seen: &Seen, request: &PostgresOpsRequest) -> String {
+        match examine(seen, request, false) {
+            Admission::Go(plan) => format!("go {:?}", plan.restart),
+            Admission::Refuse(why) => format!("refuse {why}"),
+            Admission::Skip(why) => format!("skip {why}"),
+            Admission::Wait { reason, .. } => format!("wait {reason}"),
+        }
+    }
+
+    fn check(spec: &str, expected: &str) {
+        let said = said(&seen(|_| {}), &request(spec, &[]));
+        assert!(said.starts_with(expected), "{spec}: {said}");
+    }
+
+    #[test]
+    fn a_request_that_breaks_a_rule_is_refused_with_its_field() {
+        let of = |configuration: &str| format!("type: Reconfigure, configuration: {configuration}");
+        check("type: Restart", "go All");
+        check("type: Reconfigure", "refuse spec.configuration is required");
+        check(&of("{}"), "refuse at least one of spec.configuration.removeCustomConfig");
+        check(&of("{applyConfig: {other.conf: 'a = 1'}}"), "refuse at least one of");
+        check(
+            &of("{removeCustomConfig: true, restart: 'false'}"),
+            "refuse spec.configuration.restart",
+        );
+        check(&of("{applyConfig: {user.conf: work_mem=8MB}}"), "go Needed");
+        check(&of("{applyConfig: {user.conf: work_mem=8MB}, restart: 'false'}"), "go Never");
+        let field = "refuse spec.configuration.applyConfig[\"user.conf\"]: 1:";
+        check(&of("{applyConfig: {user.conf: 'work_mem = 8 MB'}}"), field);
+        check(&of("{applyConfig: {user.conf: wrok_mem=8MB}}"), &format!("{field}10 wrok_mem: "));
+        check(&of("{applyConfig: {user.conf: port=1}}"), &format!("{field}6 port: belongs to"));
+        check(&of("{applyConfig: {user.conf: 'include x'}}"), field);
+        check(&of("{configSecret: {name: none}}"), "refuse configuration Secret demo/none is not");
+        check(&of("{configSecret: {name: empty}}"), "refuse Secret demo/empty has no text");
+        check(&of("{configSecret: {name: owned}}"), "refuse spec.configuration.configSecret owned");
+        check(&of("{configSecret: {name: good}}"), "go Needed");
+    }
+
+    #[test]
+    fn unsafe_values_need_to_be_admitted() {
+        let spec = |text: &str| {
+            format!("type: Reconfigure, configuration: {{applyConfig: {{user.conf: {text}}}}}")
+        };
+        check(&spec("full_page_writes=off"), "refuse");
+        let notes = [(annotations::ALLOW_UNSAFE, "{\"full_page_writes\": \"bulk load\"}")];
+        let admitted = request(&spec("full_page_writes=off"), &notes);
+        assert_eq!(said(&seen(|_| {}), &admitted), "go Needed");
+        // In force already: the request changes nothing about it.
+        check(&spec("fsync=off"), "go Needed");
+        check(&spec("wal_level=minimal"), "refuse");
+    }
+
+    #[test]
+    fn a_request_waits_for_what_is_not_there_yet() {
+        let ask = |apply: &str| request(&format!("type: Restart, apply: {apply}"), &[]);
+        let check = |change: fn(&mut Seen), apply: &str, expected: &str| {
+            assert_eq!(said(&seen(change), &ask(apply)), expected);
+        };
+        let critical = |seen: &mut Seen| {
+            let database = seen.database.as_mut().unwrap();
+            database.status.as_mut().unwrap().phase = Some(Phase::Critical);
+        };
+        check(critical, "IfReady", "wait DatabaseNotReady");
+        check(critical, "Always", "go All");
+        let paused = |seen: &mut Seen| {
+            let now = k8s_openapi::jiff::Timestamp::UNIX_EPOCH;
+            let paused = Condition::new("Paused", true, "Paused", "by me", now);
+            let database = seen.database.as_mut().unwrap();
+            database.status.as_mut().unwrap().conditions = vec![paused];
+        };
+        check(paused, "Always", "wait DatabasePaused");
+        check(|seen| seen.operator = None, "Always", "wait NoConfigSecret");
+        let away = |seen: &mut Seen| {
+            seen.nodes.insert("db-0".into(), Node::Unknown("no route".into()));
+        };
+        check(away, "Always", "wait NodeUnknown");
+        check(
+            |seen| seen.database = None,
+            "Always",
+            "refuse spec.databaseRef demo/db, is invalid or not found",
+        );
+    }
+
+    #[test]
+    fn a_request_of_another_base_is_planned_again() {
+        let spec = "type: Reconfigure, configuration: {applyConfig: {user.conf: work_mem=8MB}}";
+        let base = crate::api::names::digest(&["", "work_mem = '4MB'\n"]);
+        let ask = |base: &str| request(spec, &[(annotations::BASE, base)]);
+        assert_eq!(said(&seen(|_| {}), &ask(&base)), "go Needed");
+        assert!(
+            said(&seen(|_| {}), &ask("other")).starts_with("skip the configuration has changed")
+        );
+    }
+
+    #[test]
+    fn types_that_are_not_carried_out_stay_pending() {
+        let why = |spec: &str| not_carried_out(&request(spec, &[]));
+        assert!(
+            why("type: ReconfigureTLS").unwrap().starts_with("spec.type ReconfigureTLS is not")
+        );
+        assert!(why("type: Reconfigure, configuration: {tuning: {profile: web}}").is_some());
+        assert!(why("type: Restart").is_none());
+    }
+}

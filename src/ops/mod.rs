@@ -1,8 +1,8 @@
 //! Requests → servers: carries one database from what it runs to what its request asks for.
 //!
 //! ```text
-//! PostgresOpsRequest ─▶ admit ─▶ dry run ─▶ pause ─▶ keep ─▶ write ─▶ load ─▶ restart ─▶ prove ─▶ resume
-//!                         queue                                └───── roll back ◀──────┘
+//! PostgresOpsRequest ─▶ admit ─▶ dry run ─▶ pause ─▶ keep ─▶ write ─▶ load ─▶ restart ─▶ prove
+//!                         queue                      resume ◀─┴───── roll back ◀──────────┘
 //! ```
 //! `reconcile` loops: observe → [`rollout::next`] (pure) → act, one step at a time, and begins anew
 //! at every look. Pure files think, the three edges touch:

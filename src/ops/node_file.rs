@@ -98,8 +98,9 @@ impl Target {
     /// The files of a node that must not start below `floor`.
     pub fn files(&self, server: &Server, floor: &Five, extras: &[Extra]) -> Files {
         let mut candidate = self.settings.clone();
+        let five = self.five(server);
         for (name, least) in floor {
-            let wanted = self.five(server).get(name).copied();
+            let wanted = five.get(name).copied();
             if wanted.is_some_and(|wanted| wanted < *least) {
                 put(&mut candidate, name, &least.to_string());
             }
@@ -217,4 +218,152 @@ pub fn set(settings: &Settings, sequence: Sequence) -> ConfigurationSet {
 /// Whether the text of these settings is what this digest was made of.
 pub fn is_of(settings: &Settings, digest_: &str) -> bool {
     digest(&[&settings.render()]) == digest_
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::instance::protocol::{Facts, ServerState, Sets};
+    use std::collections::BTreeMap;
+
+    fn facts() -> Facts {
+        Facts {
+            protocol: 1,
+            pod: "db-0".into(),
+            version: None,
+            state: ServerState::Running,
+            role: None,
+            fence_seen: 0,
+            working_on: None,
+            sets: Sets::default(),
+            last_fallback: None,
+            control: None,
+            live: None,
+            live_error: None,
+            memory_limit: None,
+        }
+    }
+
+    /// A server that runs with these values; `!` marks built-in ones.
+    fn server(rows: &[(&str, &str)], started: u64) -> Server {
+        let catalogue = Catalogue::for_major(15).unwrap();
+        let setting = |name: &str, value: &str| Setting {
+            name: name.into(),
+            reset_val: Some(value.trim_start_matches('!').into()),
+            boot_val: catalogue.boot_value(name).map(str::to_owned),
+            unit: None,
+            context: match catalogue.get(name).map(|p| p.context()) {
+                Some(crate::pgconf::Context::Postmaster) | None => "postmaster".into(),
+                Some(_) => "user".into(),
+            },
+            vartype: String::new(),
+            source: if value.starts_with('!') { "default" } else { "configuration file" }.into(),
+            sourcefile: None,
+            sourceline: None,
+            pending_restart: false,
+        };
+        let settings: BTreeMap<_, _> =
+            rows.iter().map(|(n, v)| ((*n).to_owned(), setting(n, v))).collect();
+        let mut facts = facts();
+        facts.sets.last_started =
+            Some(crate::instance::protocol::SetId { sequence: started, digest: "x".into() });
+        Server { facts, settings }
+    }
+
+    fn target(origin: &str, settings: &str) -> Target {
+        Target {
+            settings: Settings::parse(settings).unwrap(),
+            origin: Settings::parse(origin).unwrap(),
+            base: Sequence(5),
+            rollout_base: None,
+            catalogue: Catalogue::for_major(15),
+        }
+    }
+
+    #[test]
+    fn a_value_that_needs_a_restart_waits_for_the_turn() {
+        let check = |running: &[(&str, &str)], before: &str, after: &str, now: &str| {
+            let files = target(before, after).files(&server(running, 3), &Five::new(), &[]);
+            assert_eq!(files.now.render(), now, "{running:?} {after}");
+            assert_eq!(files.candidate, Settings::parse(after).unwrap());
+        };
+        let (mc, wm) = (("max_connections", "100"), ("work_mem", "4096"));
+        // Changed, and a reload beside it.
+        check(
+            &[mc, wm],
+            "max_connections = 100",
+            "max_connections = 200\nwork_mem = 8MB",
+            "max_connections = '100'\nwork_mem = '8MB'\n",
+        );
+        // Equal as the server sees it.
+        check(
+            &[mc],
+            "max_connections = 100",
+            "max_connections = 0x64",
+            "max_connections = '0x64'\n",
+        );
+        // Removed: the explicit running value, so that no flag is raised.
+        check(
+            &[("max_connections", "200")],
+            "max_connections = 200",
+            "",
+            "max_connections = '200'\n",
+        );
+        // Removed, but at the built-in value: nothing waits.
+        check(&[mc], "max_connections = 100", "", "");
+        // Computed by the server: only another text counts.
+        let buffers = ("wal_buffers", "2048");
+        check(&[buffers], "wal_buffers = -1", "wal_buffers = -1", "wal_buffers = '-1'\n");
+        check(&[("wal_buffers", "!2048")], "", "", "");
+        check(&[buffers], "wal_buffers = 16MB", "wal_buffers = -1", "wal_buffers = '2048'\n");
+        check(
+            &[("wal_buffers", "512")],
+            "wal_buffers = 4MB",
+            "wal_buffers = 4096kB",
+            "wal_buffers = '4096kB'\n",
+        );
+        // A library's parameter, in whatever unit.
+        let library = ("pg_stat_statements.max", "5000");
+        let (same, other) = ("pg_stat_statements.max = 5k", "pg_stat_statements.max = 9000");
+        check(&[library], same, same, "pg_stat_statements.max = '5k'\n");
+        check(&[library], same, other, "pg_stat_statements.max = '5000'\n");
+    }
+
+    #[test]
+    fn what_a_restart_did_not_change_is_not_waited_for_twice() {
+        let other = target("wal_buffers = 16MB", "wal_buffers = -1");
+        let files =
+            |started| other.files(&server(&[("wal_buffers", "2048")], started), &Five::new(), &[]);
+        assert_eq!(files(3).owed.len(), 1);
+        assert!(files(6).owed.is_empty());
+        // Going back: a server that was not restarted since the beginning is where it was.
+        let back = Target { rollout_base: Some(Sequence(4)), ..other };
+        let files =
+            |started| back.files(&server(&[("wal_buffers", "2048")], started), &Five::new(), &[]);
+        assert!(files(4).owed.is_empty());
+        assert_eq!(files(5).owed.len(), 1);
+    }
+
+    #[test]
+    fn no_standby_starts_below_its_floor() {
+        let server = server(&[("max_connections", "200")], 3);
+        let down = target("max_connections = 200", "max_connections = 100");
+        let floor = Five::from([("max_connections", 200)]);
+        let files = down.files(&server, &floor, &[("wal_sender_timeout", "5s")]);
+        let held = "max_connections = '200'\nwal_sender_timeout = '5s'\n";
+        assert_eq!((files.candidate.render().as_str(), files.now.render().as_str()), (held, held));
+        assert!(files.owed.is_empty() && files.waiting.len() == 1);
+        let stopped = down.files_of_stopped(&floor);
+        assert_eq!(stopped.candidate.render(), "max_connections = '200'\n");
+    }
+
+    #[test]
+    fn what_no_file_reaches_is_not_waited_for() {
+        let mut server = server(&[("max_connections", "300")], 3);
+        let setting = server.settings.get_mut("max_connections").unwrap();
+        setting.sourcefile = Some("/data/postgresql.auto.conf".into());
+        let files = target("", "max_connections = 100").files(&server, &Five::new(), &[]);
+        assert!(files.waiting.is_empty());
+        assert_eq!(files.now.render(), "max_connections = '100'\n");
+    }
 }

@@ -19,7 +19,6 @@ use crate::api::names::{
     CONTROL_PORT, ChildNames, DatabaseRef, INLINE_CONF, RENDERED_CONF, USER_CONF, finalizers,
     labels,
 };
-use crate::api::ops_request::OpsPhase;
 use crate::api::{Postgres, PostgresOpsRequest};
 use crate::cluster::{self, Cluster};
 use crate::instance::client::{Client, Identity};
@@ -28,8 +27,9 @@ use crate::pgconf::{Context as Change, Settings, tiers};
 
 use super::Context;
 use super::journal::{self, Journal};
-use super::seen::{Kept, Node, OperatorSecret, Seen, Server, UserConf};
+use super::seen::{Answers, Kept, Node, OperatorSecret, Seen, Server, UserConf};
 use super::status::{self, Pause};
+use super::step::Touched;
 
 /// How long an instance may take to say what it knows: it answers in milliseconds, and every look
 /// waits for the slowest.
@@ -39,45 +39,80 @@ const FRESH: Duration = Duration::from_millis(500);
 /// Databases whose connections are kept. More are simply connected to again.
 const MAX_KEPT: usize = 512;
 
-/// The servers as they were seen, and when.
-pub struct Observed {
-    nodes: BTreeMap<String, Node>,
+/// What was seen in a pass, and when all of it was last read.
+pub struct Looked {
+    seen: Seen,
     at: Instant,
 }
 
-/// Looks at a database. `before` are servers seen earlier in the same pass, if they did not change.
+impl Looked {
+    /// What was seen.
+    pub fn seen(&self) -> &Seen {
+        &self.seen
+    }
+
+    /// With what the last step was answered.
+    #[must_use]
+    pub fn answered(mut self, answers: Answers) -> Self {
+        self.seen.answers = answers;
+        self
+    }
+}
+
+/// Looks at a database. Within a pass only what the last step touched is read again, unless that
+/// look is older than [`FRESH`].
 ///
 /// # Errors
 /// The API server's; a node that does not answer is no error.
 pub async fn database(
     id: &DatabaseRef,
     cx: &Context,
-    before: Option<Observed>,
-) -> Result<(Seen, Observed), cluster::Error> {
-    let (namespace, name) = (&id.namespace, &id.name);
+    before: Option<(Looked, Touched)>,
+) -> Result<Looked, cluster::Error> {
+    let young = |(looked, _): &(Looked, Touched)| looked.at.elapsed() < FRESH;
+    let Some((mut looked, touched)) = before.filter(young) else { return everything(id, cx).await };
+    let seen = &mut looked.seen;
+    match touched {
+        Touched::Everything => return everything(id, cx).await,
+        Touched::Nothing => {}
+        Touched::Requests => {
+            seen.requests = requests(id, cx).await?;
+            if let Some(database) = &seen.database {
+                add_owner(database, &mut seen.requests, &cx.cluster).await?;
+            }
+            in_order(&mut seen.requests);
+        }
+        Touched::Database => {
+            seen.database = cx.cluster.get::<Postgres>(&id.namespace, &id.name).await?;
+        }
+        Touched::Secrets => secrets(seen, cx).await?,
+    }
+    Ok(looked)
+}
+
+async fn everything(id: &DatabaseRef, cx: &Context) -> Result<Looked, cluster::Error> {
+    let at = Instant::now();
     let (database, mut requests) =
-        tokio::try_join!(cx.cluster.get::<Postgres>(namespace, name), requests(id, cx))?;
+        tokio::try_join!(cx.cluster.get::<Postgres>(&id.namespace, &id.name), requests(id, cx))?;
     let mut seen = Seen::default();
+    let mut open = false;
     if let Some(database) = &database {
         add_owner(database, &mut requests, &cx.cluster).await?;
-        if is_open(database, &requests) {
-            let names = ChildNames::of(name, database.uid());
-            secrets(database, &requests, &names, &mut seen, cx).await?;
-        }
+        open = is_open(database, &requests);
     }
-    let open = database.as_ref().is_some_and(|database| is_open(database, &requests));
+    in_order(&mut requests);
+    (seen.database, seen.requests) = (database, requests);
+    if open {
+        secrets(&mut seen, cx).await?;
+        seen.nodes = nodes(&seen, cx).await?;
+    }
+    Ok(Looked { seen, at })
+}
+
+fn in_order(requests: &mut [PostgresOpsRequest]) {
     requests.sort_by_key(|r| {
         (r.metadata.creation_timestamp.as_ref().map(|time| time.0), r.request_name())
     });
-    seen.requests = requests;
-    seen.database = database;
-    let observed = match before.filter(|before| before.at.elapsed() < FRESH) {
-        Some(before) => before,
-        None if open => Observed { nodes: nodes(&seen, cx).await?, at: Instant::now() },
-        None => Observed { nodes: BTreeMap::new(), at: Instant::now() },
-    };
-    seen.nodes.clone_from(&observed.nodes);
-    Ok((seen, observed))
 }
 
 /// Whether there is anything to do for a database.
@@ -125,25 +160,20 @@ async fn add_owner(
 }
 
 /// The operator's Secret, the memory, and the owner's Secrets.
-async fn secrets(
-    database: &Postgres,
-    requests: &[PostgresOpsRequest],
-    names: &ChildNames,
-    seen: &mut Seen,
-    cx: &Context,
-) -> Result<(), cluster::Error> {
-    let namespace = database.database().namespace;
+async fn secrets(seen: &mut Seen, cx: &Context) -> Result<(), cluster::Error> {
+    let Some(database) = &seen.database else { return Ok(()) };
+    let DatabaseRef { namespace, name } = database.database();
+    let names = ChildNames::of(&name, database.uid());
     let read = |name: String| {
         let namespace = namespace.clone();
         async move { cx.cluster.get::<Secret>(&namespace, &name).await }
     };
-    let open = requests.iter().filter(|request| {
-        request.phase() == OpsPhase::Pending || request.phase() == OpsPhase::Progressing
-    });
-    let asked = open
-        .filter_map(|r| Some(r.spec.configuration.as_ref()?.config_secret.as_ref()?.name.clone()));
+    let open = seen.requests.iter().filter(|request| !request.phase().is_terminal());
+    let secret_of = |request: &PostgresOpsRequest| {
+        Some(request.spec.configuration.as_ref()?.config_secret.as_ref()?.name.clone())
+    };
     let current = database.spec.secret_name().map(str::to_owned);
-    let wanted: BTreeSet<String> = asked.chain(current).collect();
+    let wanted: BTreeSet<String> = open.filter_map(secret_of).chain(current).collect();
     let user = join_all(wanted.iter().map(|name| read(name.clone())));
     let (operator, previous, user) = tokio::join!(
         read(names.operator_config.clone()),

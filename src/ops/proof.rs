@@ -184,3 +184,164 @@ fn judge_role(expected: &Expected, proof: &Proof, found: &mut Findings) {
         found.faults.push(format!("{name} is lower than its primary's was"));
     }
 }
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::instance::protocol::{DryRan, FileError, HotStandby, Lsn, Setting, WalReceiver};
+
+    const FIVE: HotStandby = HotStandby {
+        max_connections: 100,
+        max_worker_processes: 8,
+        max_wal_senders: 10,
+        max_prepared_transactions: 0,
+        max_locks_per_transaction: 64,
+    };
+
+    fn expected(primary: bool) -> Expected {
+        Expected {
+            primary,
+            set: SetId { sequence: 7, digest: "d".into() },
+            settings: Settings::parse("work_mem = 8MB\nx.y = 1\nwal_buffers = -1").unwrap(),
+            involved: ["work_mem".to_owned()].into(),
+        }
+    }
+
+    fn setting(name: &str, value: &str) -> Setting {
+        Setting {
+            name: name.into(),
+            reset_val: Some(value.into()),
+            boot_val: None,
+            unit: None,
+            context: "user".into(),
+            vartype: "integer".into(),
+            source: "configuration file".into(),
+            sourcefile: Some("/f".into()),
+            sourceline: Some(1),
+            pending_restart: false,
+        }
+    }
+
+    /// A proof in which all is well.
+    fn proof(primary: bool) -> Proof {
+        let receiver =
+            WalReceiver { status: "streaming".into(), host: "p".into(), port: 5432, timeline: 1 };
+        let row = |name: &str, wanted: &str, value: Option<&str>| {
+            let setting = value.map(|value| setting(name, value));
+            let equal = value == Some(wanted);
+            (name.to_owned(), ParameterProof { expected: wanted.into(), setting, equal })
+        };
+        Proof {
+            revision: Some("7:d".into()),
+            file: "/f".into(),
+            loaded_at: k8s_openapi::jiff::Timestamp::UNIX_EPOCH,
+            started_at: k8s_openapi::jiff::Timestamp::UNIX_EPOCH,
+            parameters: [
+                row("work_mem", "8192", Some("8192")),
+                row("x.y", "1", None),
+                row("wal_buffers", "-1", Some("512")),
+            ]
+            .into(),
+            file_errors: vec![],
+            auto_conf: BTreeMap::new(),
+            role_overrides: vec![],
+            in_recovery: !primary,
+            connection_error: None,
+            write: primary.then_some(Written::Committed { took_ms: 1 }),
+            receiver: (!primary).then_some(receiver),
+            replay_paused: false,
+            replay: (!primary).then_some(Lsn(9)),
+            next_start: DryRan { accepted: true, words: String::new(), took_ms: 12 },
+            control: FIVE,
+            hot_standby: FIVE,
+        }
+    }
+
+    fn check(primary: bool, change: impl Fn(&mut Proof), verdict_: Verdict) {
+        let mut proof = proof(primary);
+        change(&mut proof);
+        let catalogue = crate::pgconf::Catalogue::for_major(15);
+        let all = [("n".to_owned(), expected(primary))].into();
+        let proofs = [("n".to_owned(), Ok(proof))].into();
+        assert_eq!(verdict(&all, &proofs, catalogue), verdict_);
+    }
+
+    fn failed(words: &str) -> Verdict {
+        Verdict::Failed(format!("n: {words}"))
+    }
+
+    fn work_mem(proof: &mut Proof, value: &str) {
+        let row = proof.parameters.get_mut("work_mem").unwrap();
+        row.setting.as_mut().unwrap().reset_val = Some(value.into());
+        row.equal = false;
+    }
+
+    #[test]
+    fn values_count_and_flags_do_not() {
+        let remark = "n: x.y belongs to no loaded library: not proven".to_owned();
+        let fine = || Verdict::Proven(vec![remark.clone()]);
+        check(true, |_| {}, fine());
+        check(false, |_| {}, fine());
+        check(
+            true,
+            |p| p.revision = Some("6:c".into()),
+            failed("sessions have read set 6:c instead of 7:d"),
+        );
+        check(true, |p| work_mem(p, "4096"), failed("work_mem is not in force"));
+        check(
+            true,
+            |p| {
+                work_mem(p, "4096");
+                p.auto_conf.insert("work_mem".into(), "4MB".into());
+            },
+            failed(
+                "work_mem is overridden by postgresql.auto.conf; run ALTER SYSTEM RESET work_mem",
+            ),
+        );
+        // A flag that sticks says nothing.
+        let stale = |p: &mut Proof| {
+            let row = p.parameters.get_mut("work_mem").unwrap();
+            row.setting.as_mut().unwrap().pending_restart = true;
+        };
+        check(true, stale, fine());
+    }
+
+    #[test]
+    fn a_server_that_cannot_go_on_is_not_proven() {
+        check(
+            true,
+            |p| p.connection_error = Some("FATAL".into()),
+            failed("a new connection fails: FATAL"),
+        );
+        check(true, |p| p.next_start.accepted = false, failed("the next start would fail: "));
+        check(
+            true,
+            |p| p.write = Some(Written::Failed { words: "no space".into() }),
+            failed("a write does not commit: no space"),
+        );
+        let error = |file: &str| FileError {
+            file: file.into(),
+            line: Some(1),
+            name: Some("a".into()),
+            error: "bad".into(),
+        };
+        check(true, |p| p.file_errors = vec![error("/f")], failed("a: bad (/f)"));
+        let low = HotStandby { max_connections: 200, ..FIVE };
+        check(
+            false,
+            |p| p.control = low,
+            failed("max_connections is lower than its primary's was"),
+        );
+    }
+
+    #[test]
+    fn what_is_on_its_way_is_waited_for() {
+        let waits = |words: &str| Verdict::NotYet(format!("n: {words}"));
+        check(false, |p| p.receiver = None, waits("it does not stream yet"));
+        check(false, |p| p.replay_paused = true, waits("its replay is paused"));
+        check(true, |p| p.in_recovery = true, waits("its role has changed"));
+        let all = [("n".to_owned(), expected(true))].into();
+        let away = [("n".to_owned(), Err("no route".to_owned()))].into();
+        assert_eq!(verdict(&all, &away, None), waits("no route"));
+    }
+}

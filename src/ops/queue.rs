@@ -61,9 +61,9 @@ fn pending(seen: &Seen) -> Vec<&PostgresOpsRequest> {
 
 /// All pending Restarts but the newest are needless.
 fn needless_restart(pending: &[&PostgresOpsRequest], now: Timestamp) -> Option<Step> {
-    let mut restarts = pending.iter().rev().filter(|r| r.spec.type_ == OpsType::Restart);
-    let newest = restarts.next()?;
-    let older = restarts.last()?;
+    let mut restarts = pending.iter().filter(|r| r.spec.type_ == OpsType::Restart);
+    let older = restarts.next()?;
+    let newest = restarts.next_back()?;
     let why = format!("{} is newer and asks for the same", newest.request_name());
     Some(Step::Skip(status::skipped(older, status::SKIPPED, &why, now)))
 }

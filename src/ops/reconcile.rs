@@ -19,7 +19,8 @@ use crate::api::{DatabaseRef, Postgres, PostgresOpsRequest};
 use crate::cluster::{self, Retry};
 
 use super::act::Error;
-use super::step::{Evidence, Touched};
+use super::seen::Answers;
+use super::step::Evidence;
 use super::{Context, act, observe, rollout};
 
 /// Databases worked on at the same time. A pass waits for servers most of its time.
@@ -43,26 +44,28 @@ pub async fn reconcile(id: &DatabaseRef, cx: &Context) -> Result<Action, Error> 
     }
     let Some(_turn) = cx.at_work.begin(id) else { return Ok(Action::requeue(AT_WORK)) };
     let began = Instant::now();
-    let (mut servers, mut answers, mut waits) = (None, Default::default(), 0);
+    let (mut before, mut answers, mut waits) = (None, Answers::default(), 0);
     while began.elapsed() < PASS {
-        let (mut seen, looked) = observe::database(id, cx, servers.take()).await?; //      read
-        seen.answers = std::mem::take(&mut answers);
-        let step = rollout::next(&seen, (cx.clock)()); //                                  pure
-        let outcome = match act::perform(&step, id, &seen, cx).await {
+        let looked = observe::database(id, cx, before.take()).await?; //        read
+        let looked = looked.answered(std::mem::take(&mut answers));
+        let step = rollout::next(looked.seen(), (cx.clock)()); //               pure
+        tracing::debug!(step = step.word(), "next");
+        let outcome = match act::perform(&step, id, looked.seen(), cx).await {
             Err(Error::Cluster(error)) if error.is_conflict() => continue,
-            other => other?, //                                                           write
+            other => other?, //                                                 write
         };
         answers = outcome.answers;
         match outcome.evidence {
-            Evidence::Done(Touched::Objects) => servers = Some(looked),
-            Evidence::Done(Touched::Servers) => waits = 0,
+            Evidence::Done(touched) => (before, waits) = (Some((looked, touched)), 0),
             Evidence::Nothing => return Ok(Action::await_change()),
             Evidence::Wait(until) => match short(until, (cx.clock)(), waits) {
-                Ok(pause) => tokio::time::sleep(pause).await,
+                Ok(pause) => {
+                    waits += 1;
+                    tokio::time::sleep(pause).await;
+                }
                 Err(later) => return Ok(Action::requeue(later)),
             },
         }
-        waits += u32::from(matches!(outcome.evidence, Evidence::Wait(_)));
     }
     Ok(Action::requeue(Duration::ZERO))
 }
@@ -130,9 +133,12 @@ async fn one(postgres: Arc<Postgres>, cx: Arc<Context>) -> Result<Action, Error>
 async fn spanned(id: &DatabaseRef, cx: &Context) -> Result<Action, Error> {
     let span = tracing::info_span!("ops", database = %id);
     let done = reconcile(id, cx).instrument(span.clone()).await;
-    if let Err(error) = &done {
-        let cause = std::error::Error::source(error).map(ToString::to_string);
-        span.in_scope(|| tracing::warn!(%error, cause, "pass failed"));
+    match &done {
+        Ok(action) => tracing::debug!(parent: &span, ?action, "pass ended"),
+        Err(error) => {
+            let cause = std::error::Error::source(error).map(ToString::to_string);
+            tracing::warn!(parent: &span, %error, cause, "pass failed");
+        }
     }
     done
 }

@@ -166,9 +166,9 @@ pub fn skipped(request: &PostgresOpsRequest, reason: &str, why: &str, now: Times
 pub fn failed(request: &PostgresOpsRequest, why: &str, now: Timestamp) -> Told {
     let mut told = told(request, Some(OpsPhase::Failed), vec![say("Failed", true, why, now)], why);
     conditions::remove(&mut told.status.conditions, WAITING);
-    if let Some(proof) = &mut told.status.proof {
-        proof.words.get_or_insert_with(|| why.to_owned());
-    }
+    // Always there, so that whoever reports can tell our failure from one of KubeDB's.
+    let proof = told.status.proof.get_or_insert_default();
+    proof.words.get_or_insert_with(|| why.to_owned());
     told
 }
 

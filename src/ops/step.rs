@@ -206,13 +206,20 @@ pub enum Evidence {
     Nothing,
 }
 
-/// What a step may have changed: the rest need not be read again within the pass.
+/// What a step may have changed: the rest need not be read again within the pass. Every write is
+/// guarded by the version that was read, so that what is old at most makes one fail.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub enum Touched {
-    /// Kubernetes objects only.
-    Objects,
-    /// Servers.
-    Servers,
+    /// Nothing: it only asked.
+    Nothing,
+    /// A request.
+    Requests,
+    /// The database's object.
+    Database,
+    /// A Secret.
+    Secrets,
+    /// Servers; everything is read again.
+    Everything,
 }
 
 impl Step {

@@ -1,8 +1,8 @@
 //! Whether settings may be sent to a server of a known version.
 //!
-//! The entry point for documents (`validate`, `plan`, `sync`) and requests (`ops`): names, tiers and
-//! values together. Leaves to the server's dry run what depends on other parameters, libraries,
-//! files and memory. Never changes a value: what is sent is what was written.
+//! The entry point for documents (`validate`, `plan`, `sync`) and requests (`ops`): names, tiers
+//! and values together. Leaves to the server's dry run what depends on other parameters,
+//! libraries, files and memory. Never changes a value: what is sent is what was written.
 
 use std::collections::{BTreeMap, BTreeSet};
 

@@ -47,14 +47,7 @@ pub enum Error {
 ///
 /// # Errors
 /// The first failure ends the pass; the next one goes on from what it sees.
-pub async fn apply(
-    postgres: &Postgres,
-    wanted: &Wanted,
-    seen: &Seen,
-    cx: &Context,
-) -> Result<(), Error> {
-    // The finalizer before anything that it is there to clean up.
-    finalizer(postgres, &cx.cluster).await?;
+pub async fn apply(wanted: &Wanted, seen: &Seen, cx: &Context) -> Result<(), Error> {
     // Secrets before the pods that mount them: a pod that finds none waits for a minute.
     secrets(wanted, seen, cx).await?;
     let cluster = &cx.cluster;
@@ -93,14 +86,19 @@ async fn ensure<K: Kind>(
     cluster.apply(managers::PROVISION, wanted, true).await.map(|_| ())
 }
 
-async fn finalizer(postgres: &Postgres, cluster: &Cluster) -> Result<(), cluster::Error> {
+/// Puts our finalizer on the object, before anything that it is there to clean up. True: it was
+/// put there now, and what was read of the object is old.
+///
+/// # Errors
+/// A conflict when somebody else wrote first; the next pass reads again.
+pub async fn hold(postgres: &Postgres, cluster: &Cluster) -> Result<bool, cluster::Error> {
     let held = postgres.metadata.finalizers.iter().flatten();
     let mut all: Vec<&str> = held.map(String::as_str).collect();
     if all.contains(&finalizers::POSTGRES) || postgres.metadata.deletion_timestamp.is_some() {
-        return Ok(());
+        return Ok(false);
     }
     all.push(finalizers::POSTGRES);
-    put_finalizers(postgres, &all, cluster).await
+    put_finalizers(postgres, &all, cluster).await.map(|()| true)
 }
 
 /// A list is replaced as a whole, so only that version is changed which the list was read from.
@@ -206,7 +204,7 @@ pub async fn report(
     Ok(())
 }
 
-/// Takes one step of a deletion. True: the object is gone.
+/// Takes one step of a deletion. True: there is nothing more to do.
 ///
 /// # Errors
 /// The API server's; the next pass takes the step again.
@@ -220,6 +218,7 @@ pub async fn remove(
     let (namespace, names) = (&owner.database.namespace, &owner.names);
     match step {
         Removal::Hold(_) | Removal::Await(_) => Ok(false),
+        Removal::Done => Ok(true),
         Removal::Stop => {
             let none = json!({"spec": {"replicas": 0}});
             let name = &names.database;

@@ -9,10 +9,12 @@ use std::collections::BTreeSet;
 use k8s_openapi::api::core::v1::{PersistentVolumeClaimSpec, PodTemplateSpec};
 
 use crate::api::Postgres;
+use crate::api::names::CONTAINER;
 use crate::api::postgres::{PostgresSpec, StorageType};
 use crate::pgconf::catalogue::MAJORS;
 use crate::pgconf::{Catalogue, Layers, Problem, Settings, check, provisioned};
 
+use super::children::workload::Workload;
 use super::children::{Owner, overlay, pod};
 
 /// More nodes than this were never tried, and every one of them costs the primary a sender.
@@ -25,6 +27,19 @@ pub struct Options {
     pub postgres_image: String,
     /// Image that holds `/pgitops`. Without a version in it, an upgrade changes no pod template.
     pub pgitops_image: String,
+}
+
+impl Options {
+    /// The image of a server of this version.
+    pub fn image(&self, version: &str) -> String {
+        self.postgres_image.replace("{version}", version)
+    }
+
+    /// The version of which an image is; `None`: the image is not one of ours.
+    fn version_of<'a>(&self, image: &'a str) -> Option<&'a str> {
+        let (before, after) = self.postgres_image.split_once("{version}")?;
+        image.strip_prefix(before)?.strip_suffix(after)
+    }
 }
 
 impl Default for Options {
@@ -88,16 +103,21 @@ impl Refusal {
 }
 
 impl Blueprint {
-    /// Resolves the spec.
+    /// Resolves the spec of a database that runs as `live`.
     ///
     /// # Errors
     /// Everything that is wrong with it.
-    pub fn of(postgres: &Postgres, options: &Options) -> Result<Self, Vec<Refusal>> {
+    pub fn of(
+        postgres: &Postgres,
+        options: &Options,
+        live: Option<&Workload>,
+    ) -> Result<Self, Vec<Refusal>> {
         let spec = &postgres.spec;
         let owner = Owner::of(postgres);
         let mut refusals = Vec::new();
-        if let Err(refusal) = major(spec) {
-            refusals.push(refusal);
+        match major(spec) {
+            Ok(major) => refusals.extend(other_major(major, options, live)),
+            Err(refusal) => refusals.push(refusal),
         }
         if spec.nodes() > MAX_NODES {
             refusals.push(Refusal::new(format!(
@@ -138,6 +158,20 @@ pub fn major(spec: &PostgresSpec) -> Result<u32, Refusal> {
             spec.version,
             first.copied().unwrap_or_default(),
             last.copied().unwrap_or_default()
+        ))
+    })
+}
+
+/// A data folder can be read by servers of one major version only: with another one's image the
+/// next pod to be replaced would not start.
+fn other_major(major: u32, options: &Options, live: Option<&Workload>) -> Option<Refusal> {
+    let pod = live?.spec.as_ref()?.template.spec.as_ref()?;
+    let server = pod.containers.iter().find(|container| container.name == CONTAINER)?;
+    let now = provisioned::major(options.version_of(server.image.as_deref()?)?)?;
+    (now != major).then(|| {
+        Refusal::new(format!(
+            "spec.version: the data is of PostgreSQL {now}, and nothing here upgrades it to \
+             {major}; set the version back"
         ))
     })
 }
@@ -212,7 +246,7 @@ mod tests {
 
     fn check(spec: &str, expected: &[&str]) {
         let refusals =
-            Blueprint::of(&postgres(spec), &Options::default()).err().unwrap_or_default();
+            Blueprint::of(&postgres(spec), &Options::default(), None).err().unwrap_or_default();
         assert_eq!(refusals.len(), expected.len(), "{spec}: {refusals:?}");
         for (refusal, words) in refusals.iter().zip(expected) {
             assert!(refusal.words.contains(words), "{spec}: {refusal:?}");
@@ -232,6 +266,19 @@ mod tests {
         let mistyped = "{version: '15', storageType: Ephemeral, \
                         podTemplate: {spec: {nodeSelector: [a]}}}";
         check(mistyped, &["spec.podTemplate:"]);
+    }
+
+    #[test]
+    fn the_major_version_stays() {
+        let options = Options::default();
+        let made = Blueprint::of(&postgres(MINIMAL), &options, None).unwrap();
+        let live = super::super::children::workload::workload(&made, 3, None);
+        let other = |version: &str| {
+            let spec = MINIMAL.replace("'15'", version);
+            Blueprint::of(&postgres(&spec), &options, Some(&live)).err().map(|r| r[0].words.clone())
+        };
+        assert_eq!(other("'15.18'"), None);
+        assert!(other("'16'").unwrap().contains("the data is of PostgreSQL 15"));
     }
 
     fn check_configuration(inline: &str, user: Option<&str>, expected: &[&str]) {

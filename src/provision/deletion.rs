@@ -19,6 +19,8 @@ pub enum Removal {
     Stop,
     /// Pods are still ending.
     Await(Vec<String>),
+    /// Nothing more: we are done with it, somebody else still holds it.
+    Done,
     /// Remove what was made, then the finalizer.
     Sweep {
         /// The volumes go too.
@@ -28,11 +30,13 @@ pub enum Removal {
     },
 }
 
-/// The next step of a deletion; `None`: the object is not being deleted, or not held by us.
+/// The next step of a deletion; `None`: the object is not being deleted.
 pub fn next(postgres: &Postgres, workload: Option<&Workload>, pods: &[String]) -> Option<Removal> {
     postgres.metadata.deletion_timestamp.as_ref()?;
     let ours = |name: &String| name == finalizers::POSTGRES;
-    postgres.metadata.finalizers.iter().flatten().find(|name| ours(name))?;
+    if !postgres.metadata.finalizers.iter().flatten().any(ours) {
+        return Some(Removal::Done);
+    }
     let policy = postgres.spec.deletion_policy.unwrap_or_default();
     if policy == DeletionPolicy::DoNotTerminate {
         return Some(Removal::Hold(
@@ -67,12 +71,12 @@ mod tests {
     fn check(policy: &str, nodes: Option<i32>, pods: &[&str], expected: &str) {
         let mut postgres = postgres(MINIMAL);
         postgres.spec.deletion_policy = serde_yaml::from_str(policy).unwrap();
-        let blueprint = Blueprint::of(&postgres, &Options::default()).unwrap();
+        let blueprint = Blueprint::of(&postgres, &Options::default(), None).unwrap();
         let workload = nodes.map(|nodes| workload::workload(&blueprint, nodes, None));
         let pods: Vec<String> = pods.iter().map(|pod| (*pod).to_owned()).collect();
         assert_eq!(next(&postgres, workload.as_ref(), &pods), None, "not being deleted");
         postgres.metadata.deletion_timestamp = Some(Time(Timestamp::UNIX_EPOCH));
-        assert_eq!(next(&postgres, workload.as_ref(), &pods), None, "no finalizer of ours");
+        assert_eq!(next(&postgres, workload.as_ref(), &pods), Some(Removal::Done));
         postgres.metadata.finalizers = Some(vec!["kubedb.com".to_owned()]);
         let step = format!("{:?}", next(&postgres, workload.as_ref(), &pods).unwrap());
         assert!(step.starts_with(expected), "{policy} {nodes:?} {pods:?}: {step}");

@@ -18,7 +18,9 @@ use tokio_util::sync::CancellationToken;
 use tracing::Instrument;
 
 use crate::api::Postgres;
+use crate::api::conditions;
 use crate::api::names::labels;
+use crate::api::postgres::condition;
 use crate::cluster::Retry;
 use crate::cluster::client::Kind;
 
@@ -34,6 +36,13 @@ const CONCURRENCY: u16 = 32;
 /// Pause between two health checks of a database that is well (KubeDB's default).
 const PERIOD: Duration = Duration::from_secs(10);
 
+/// Pause until what was written is read: the watch is a few milliseconds behind.
+const READ_AGAIN: Duration = Duration::from_millis(50);
+
+/// Pause while a request is being carried out: servers come and go on purpose, and asking them
+/// takes time from those who restart them.
+const BESIDE_A_ROLLOUT: Duration = Duration::from_secs(1);
+
 /// Pause while we do not lead: taking over should not wait long for the first pass.
 const NOT_LEADING: Duration = Duration::from_secs(1);
 
@@ -45,6 +54,9 @@ pub async fn reconcile(postgres: Arc<Postgres>, cx: Arc<Context>) -> Result<Acti
     let Some(term) = cx.leadership.transitions() else {
         return Ok(Action::requeue(NOT_LEADING));
     };
+    if act::hold(&postgres, &cx.cluster).await? {
+        return Ok(Action::requeue(READ_AGAIN)); //                                             write
+    }
     let seen = observe::children(&postgres, &cx).await?; //                                     read
     let removal = removal(&postgres, &seen); //                                                 pure
     let held = match &removal {
@@ -54,7 +66,7 @@ pub async fn reconcile(postgres: Arc<Postgres>, cx: Arc<Context>) -> Result<Acti
     };
     let roles = wanted::roles(&postgres, &seen.ground()); //                                    pure
     let wanted = wanted::wanted(&postgres, &seen.ground(), &roles, &cx.options); //             pure
-    act::apply(&postgres, &wanted, &seen, &cx).await?; //                                      write
+    act::apply(&wanted, &seen, &cx).await?; //                                                 write
     act::label(&roles, &seen, &cx).await?; //                                                  write
     let refused = act::instruct(&roles, &seen, term, &cx).await; //                            write
     let report = status::of(&Outlook {
@@ -95,7 +107,12 @@ async fn remove(
 /// When to look again: at the health checker's period when all is well, soon otherwise.
 fn next_look(postgres: &Postgres, report: &Report, cx: &Context) -> Duration {
     let unsettled = cx.memory.unsettled(postgres.uid(), report.settled);
-    if report.settled { period(postgres) } else { patience(unsettled).min(period(postgres)) }
+    if report.settled {
+        return period(postgres);
+    }
+    let paused = conditions::is_true(postgres.conditions(), condition::PAUSED);
+    let pause = if paused { BESIDE_A_ROLLOUT } else { patience(unsettled) };
+    pause.min(period(postgres))
 }
 
 /// `spec.healthChecker.periodSeconds`.
@@ -124,8 +141,7 @@ fn again(postgres: Arc<Postgres>, error: &Error, cx: Arc<Context>) -> Action {
         Error::Certificates(_) | Error::Random(_) => Retry::Later,
     };
     match retry {
-        // The watch is a few milliseconds behind whoever wrote.
-        Retry::Soon => Action::requeue(Duration::from_millis(50)),
+        Retry::Soon => Action::requeue(READ_AGAIN),
         // From a quarter of a second to half a minute.
         Retry::Later => {
             Action::requeue(Duration::from_millis(250 << failures.min(7)).min(3 * PERIOD))
@@ -168,14 +184,28 @@ async fn spanned(postgres: Arc<Postgres>, cx: Arc<Context>) -> Result<Action, Er
     let span = tracing::info_span!("provision", %database);
     async {
         let done = reconcile(postgres, cx).await;
-        if let Err(error) = &done {
+        if let Err(Error::Cluster(error)) = &done
+            && error.is_conflict()
+        {
+            // Ordinary: somebody wrote after we read.
+            tracing::debug!(%error, "pass is made again");
+        } else if let Err(error) = &done {
             let cause = std::error::Error::source(error).map(ToString::to_string);
-            tracing::warn!(%error, cause, "pass failed");
+            if patience_is_enough(error) {
+                tracing::debug!(%error, cause, "pass is made again");
+            } else {
+                tracing::warn!(%error, cause, "pass failed");
+            }
         }
         done
     }
     .instrument(span)
     .await
+}
+
+/// Whether somebody else only wrote first: the next pass reads what they wrote.
+fn patience_is_enough(error: &Error) -> bool {
+    matches!(error, Error::Cluster(error) if error.is_conflict())
 }
 
 /// The database that an object belongs to, by its label.

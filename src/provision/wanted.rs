@@ -119,7 +119,8 @@ pub fn wanted(
     let paused = conditions::is_true(postgres.conditions(), condition::PAUSED);
     let size = roles::size(postgres.spec.nodes(), live.map(workload::nodes), members, roles);
     let mut refusals = Vec::new();
-    let blueprint = Blueprint::of(postgres, options).map_err(|wrong| refusals.extend(wrong)).ok();
+    let blueprint =
+        Blueprint::of(postgres, options, live).map_err(|wrong| refusals.extend(wrong)).ok();
     let make_auth = auth(postgres, ground, blueprint.as_ref(), &mut refusals);
     let make_configuration = match (&secrets.operator_config, &blueprint) {
         (None, Some(_)) => configuration(postgres, secrets, &mut refusals),

@@ -204,13 +204,22 @@ async fn within<T>(
     }
 }
 
-/// Makes the folder ours alone for as long as the sandbox runs.
-fn claim(directory: &Path) -> Result<File> {
+/// Creates the sandbox's folder if it is not there; one that is stays as it is.
+///
+/// # Errors
+/// The file system's refusal.
+pub fn create_folder(directory: &Path) -> Result<()> {
     if !directory.is_dir() {
         std::fs::create_dir_all(directory).with_context(|| format!("creating {directory:?}"))?;
         // The pods' user passes through to its volumes; nobody can list what is here.
         std::fs::set_permissions(directory, Permissions::from_mode(0o711))?;
     }
+    Ok(())
+}
+
+/// Makes the folder ours alone for as long as the sandbox runs.
+fn claim(directory: &Path) -> Result<File> {
+    create_folder(directory)?;
     let path = directory.join("lock");
     let file = File::create(&path).with_context(|| format!("creating {path:?}"))?;
     if file.try_lock().is_err() {

@@ -234,7 +234,7 @@ impl Compare<'_> {
             Layer::User => custom.layers.user.get(name),
             Layer::BuiltIn | Layer::Provisioner | Layer::Tuning | Layer::Owned => None,
         };
-        // Somebody may have edited the operator's Secret while the object still says the right thing.
+        // Somebody may have edited the operator's Secret while the object says what it should.
         let inline = custom.rendered_inline.as_ref();
         let inline = inline.filter(|_| custom.layers.inline.contains(name));
         let rendered = inline.into_iter().chain(&custom.rendered);
@@ -279,6 +279,7 @@ impl Compare<'_> {
         let target = after.or(below);
         let class = pgconf::Change::of(name, before.as_ref(), target, self.catalogue).class;
         let shown = |value: Option<&Value>| match value {
+            Some(value) if value.as_str().is_empty() => "''".to_owned(),
             Some(value) => tiers::shown(name, value).into_owned(),
             None => self.built_in(name),
         };
@@ -325,6 +326,7 @@ impl Compare<'_> {
     fn built_in(&self, name: &Name) -> String {
         let boot = self.catalogue.boot_value(name).and_then(|boot| Value::new(boot).ok());
         match boot {
+            Some(boot) if boot.as_str().is_empty() => "''".to_owned(),
             Some(boot) => tiers::shown_by(name, &boot, self.catalogue).into_owned(),
             None => UNKNOWN_DEFAULT.to_owned(),
         }

@@ -190,7 +190,10 @@ fn reasons(held: &Held) -> Vec<String> {
         let refusals = problems.iter().filter(|problem| problem.is_refusal());
         return refusals.take(REASONS).map(|problem| format!("Reason: {problem}")).collect();
     }
-    vec![format!("Reason: {}", held.text())]
+    match held {
+        Held::Failed { words, .. } if !words.is_empty() => vec![format!("Reason: {words}")],
+        other => vec![format!("Reason: {}", other.text())],
+    }
 }
 
 fn nodes(number: i32) -> String {

@@ -124,9 +124,8 @@ impl Outcome {
         now: Timestamp,
     ) -> Self {
         let view = View { source, plan, live, refused, now };
-        let databases = desired.targets.keys();
-        let databases =
-            databases.map(|database| (database.clone(), view.current(database))).collect();
+        let databases = desired.targets.keys().chain(plan.held.keys());
+        let databases = databases.map(|d| (d.clone(), view.current(d))).collect();
         let commits = source.line.iter().map(|step| view.commit(step));
         let commits = commits.filter(|c| !c.blocks.is_empty() || !c.broken.is_empty()).collect();
         Self { commits, databases, attempts: view.attempts() }
@@ -235,7 +234,7 @@ impl View<'_> {
         let emission = self.plan.emissions.iter().find(|e| e.database == *database);
         let emission = emission.filter(|_| matches!(fate, Fate::Running { .. }));
         let request = request.or(emission.map(|emission| &emission.request));
-        let request = request.filter(|_| !matches!(fate, Fate::Released));
+        let request = request.filter(|_| !matches!(fate, Fate::Released | Fate::Superseded(_)));
         let proof = request.and_then(|r| r.status.as_ref()).and_then(|s| s.proof.clone());
         let claim = present.and_then(|present| present.claim.as_ref());
         Block {

@@ -1,10 +1,10 @@
 //! What is to be done now: finished requests, and a reason for every database that is left alone.
 //!
-//! `gates.rs` judges each database by itself (`drifted.rs` what others changed), `schedule.rs` decides who of those that may go goes
-//! now, `request.rs` writes the requests, `chain.rs` knows what came before, `held.rs` has the
-//! reasons, `stall.rs` looks at the source as a whole. Making a plan twice gives the same plan.
-//! Leaves emitting to `act.rs`, which finds nothing left to choose. Never plans upon what is not
-//! known.
+//! `gates.rs` judges each database by itself (`drifted.rs`: what others changed), `schedule.rs`
+//! decides who of those that may go goes now, `request.rs` writes the requests, `chain.rs` knows
+//! what came before, `held.rs` has the reasons, `stall.rs` looks at the source as a whole,
+//! `text.rs` says it all to people. Making a plan twice gives the same plan. Leaves emitting to
+//! `act.rs`, which finds nothing left to choose. Never plans upon what is not known.
 
 mod chain;
 mod drifted;

@@ -350,7 +350,7 @@ mod tests {
             let expected: Vec<Timestamp> = expected.iter().map(|text| at(text)).collect();
             assert_eq!(got, expected);
         }
-        // 03:30 does not exist on the 29th: 04:30 summer time is the same instant as 03:30 would be.
+        // 03:30 does not exist on the 29th: 04:30 of summer time is the same instant.
         check("2026-03-28T12:00:00Z", &["2026-03-29T01:30:00Z", "2026-03-30T00:30:00Z"]);
         // 03:30 occurs twice on the 25th: the first counts.
         check("2026-10-24T12:00:00Z", &["2026-10-25T00:30:00Z", "2026-10-26T01:30:00Z"]);

@@ -78,10 +78,6 @@ impl World {
         self.sandbox.client.clone()
     }
 
-    pub fn directory(&self) -> PathBuf {
-        self.folder.path().join("s")
-    }
-
     /// Pods of the namespace `demo`.
     pub fn pods(&self) -> Api<Pod> {
         Api::namespaced(self.client(), "demo")
@@ -118,7 +114,7 @@ impl World {
 
     /// Waits until a pod is Ready.
     pub async fn ready(&self, name: &str) -> Pod {
-        self.pod_until(name, "is Ready", |pod| is_ready(pod)).await
+        self.pod_until(name, "is Ready", is_ready).await
     }
 
     /// Waits until the log of a pod contains some text; returns the log.

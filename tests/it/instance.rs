@@ -525,23 +525,35 @@ async fn a_killed_server_and_a_killed_instance_come_back() {
     assert_eq!(seen.sets.running, Some(set(5, "").id));
     assert_eq!(setting(&node, "work_mem").await, "5120");
 
-    // A restart that was begun is brought to its end by the next process, with its answer.
-    let mut call = restart("over a crash", set(6, "work_mem = 6MB\n"), set(5, "work_mem = 5MB\n"));
-    call.candidate.text.push_str("max_connections = 60\n");
-    let short = node.client.call(&call, Duration::from_millis(30)).await;
-    node.vanish();
-    drop(short);
-    node.start();
-    node.running().await;
-    let answer = node.call(&call).await;
-    assert!(matches!(answer, Restarted::Restarted { .. }), "{answer:?}");
-    assert_eq!(setting(&node, "max_connections").await, "60");
+    // A restart that was begun is brought to its end by the next process, with its answer, at
+    // whatever moment the first one went away.
+    for (sequence, moment) in (6..).zip([1, 15, 30, 45, 60, 75, 90, 120, 150, 200]) {
+        let text = format!("work_mem = 6MB\nmax_connections = {}\n", 50 + sequence);
+        let before = set(sequence - 1, &node_text(&node));
+        let call = restart(&format!("crash {moment}"), set(sequence, &text), before);
+        let short = node.client.call(&call, Duration::from_millis(moment)).await;
+        node.vanish();
+        drop(short);
+        node.start();
+        node.running().await;
+        let answer = node.call(&call).await;
+        assert!(matches!(answer, Restarted::Restarted { .. }), "{moment} ms: {answer:?}");
+        assert_eq!(setting(&node, "max_connections").await, (50 + sequence).to_string());
+        assert_eq!(node.running().await.sets.staged, None);
+    }
 
     // Stopped in order, nothing is left.
     let socket = node.options.health_socket();
     node.stop();
     assert!(node.postmaster().is_none());
     assert!(health::ask(&socket, Probe::Liveness).await.is_err());
+}
+
+/// The text of the set in force: the live file without the line that the instance adds.
+fn node_text(node: &Node) -> String {
+    let text = std::fs::read_to_string(node.options.live_file()).unwrap();
+    let own = |line: &&str| !line.starts_with("pgitops.revision");
+    text.lines().filter(own).map(|line| format!("{line}\n")).collect()
 }
 
 async fn ready(node: &Node) {
@@ -602,6 +614,52 @@ async fn a_dry_run_finds_what_a_start_would() {
     let on_disk = DryRun { text: None, allocate: no, boot: no, deadline_ms: WITHIN_MS };
     assert!(node.call(&on_disk).await.accepted);
     assert_eq!(node.running().await.live.unwrap().gates.base_backups, 0);
+}
+
+/// With `PGITOPS_POSTGRES_ROOTS` for every major version there, else for those of the system.
+#[tokio::test(flavor = "multi_thread")]
+async fn every_installed_version_is_supervised_alike() {
+    let installed = crate::postgres::bin_dirs();
+    println!("versions: {:?}", installed.keys().collect::<Vec<_>>());
+    for (major, bin) in installed {
+        let database = Database::new();
+        let mut node = database.node(1);
+        node.stop();
+        node.options.bin_directory = bin;
+        node.start();
+        initialise(&node).await;
+        let seen = node.running().await;
+        assert_eq!(seen.version.unwrap().major(), major);
+        assert_eq!(seen.live.unwrap().version_number / 10_000, major);
+        let call = load("work_mem", set(2, "work_mem = 5MB\n"));
+        assert!(matches!(node.call(&call).await, Loaded::Loaded { .. }), "{major}");
+        for (name, text) in [
+            ("library", "shared_preload_libraries = 'nosuchlib'\n"),
+            ("value", "log_min_duration_statement = bogus\n"),
+            ("rule", "wal_level = minimal\n"),
+        ] {
+            let dry = DryRun {
+                text: Some(text.to_owned()),
+                allocate: true,
+                boot: false,
+                deadline_ms: WITHIN_MS,
+            };
+            let ran = node.call(&dry).await;
+            assert!(!ran.accepted, "{major}: {text}");
+            let good = set(2, "work_mem = 5MB\n");
+            let answer = node.call(&restart(name, set(3, text), good)).await;
+            assert!(matches!(answer, Restarted::FellBack { .. }), "{major}: {text}: {answer:?}");
+            let fine = DryRun { text: None, ..dry };
+            let ran = node.call(&fine).await;
+            assert!(ran.accepted, "{major}: {}", ran.words);
+        }
+        assert_eq!(setting(&node, "work_mem").await, "5120");
+        // The smallest builds lack the program that a proof reads pg_control with.
+        if node.options.program("pg_controldata").is_file() {
+            let proof = node.call(&Prove { deadline_ms: WITHIN_MS, ..Prove::default() }).await;
+            assert!(proof.next_start.accepted, "{major}: {}", proof.next_start.words);
+        }
+    }
 }
 
 #[tokio::test(flavor = "multi_thread")]

@@ -1,8 +1,9 @@
-//! `pgconf` against real servers: the catalogue, every parameter's values, the grammar of the file.
+//! `pgconf` against real servers: the catalogue, every parameter's values, the grammar of the
+//! file.
 //!
-//! The servers are right and we are wrong, but for the points that the two halves list. Runs on
-//! every major that `postgres::bin_dirs` finds. The cases come from a seed that is printed; the time
-//! is shared out between the majors, and how many cases ran is printed.
+//! The servers are right and we are wrong, but for the points that the halves list. Runs on every
+//! major that `postgres::bin_dirs` finds. The cases come from a seed that is printed; the time is
+//! shared out between the majors, and how many cases ran is printed.
 
 #![allow(clippy::unwrap_used, clippy::expect_used, clippy::panic)]
 

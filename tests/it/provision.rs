@@ -155,6 +155,16 @@ impl Orders<'_> {
         self.ready().await;
     }
 
+    /// Deletes the object, if nobody has, and waits until it is gone.
+    async fn gone(&self) {
+        drop(self.api().delete("orders", &DeleteParams::default()).await);
+        let look = || async {
+            let left = self.names::<Postgres>().await;
+            if left.is_empty() { Ok(()) } else { Err(format!("{left:?}")) }
+        };
+        until("orders is gone", look).await;
+    }
+
     async fn names<K>(&self) -> Vec<String>
     where
         K: kube::Resource<Scope = kube::core::NamespaceResourceScope>
@@ -211,16 +221,116 @@ async fn three_nodes_come_up_keep_their_roles_and_go() {
     }
 
     // Everything goes but the password (deletionPolicy Delete, the default).
-    orders.api().delete("orders", &DeleteParams::default()).await.unwrap();
-    let look = || async {
-        let left = orders.names::<Postgres>().await;
-        if left.is_empty() { Ok(()) } else { Err(format!("{left:?}")) }
-    };
-    until("orders is gone", look).await;
+    orders.gone().await;
     assert!(orders.names::<Pod>().await.is_empty());
     assert!(orders.names::<PersistentVolumeClaim>().await.is_empty());
     assert!(orders.names::<Service>().await.is_empty());
     assert_eq!(orders.names::<Secret>().await, ["orders-auth"]);
     provisioner.stop().await;
+    world.stop().await;
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn what_is_wrong_is_said_and_what_is_put_right_goes_on() {
+    let world = World::start().await;
+    let provisioner = Provisioner::start(&world, Leadership::fixed(1));
+    let orders = Orders(&world);
+    world.apply(&manifest(json!({"version": "15", "monitor": {"agent": "x"}})));
+    let words = orders.told("SpecInvalid").await;
+    assert!(words.starts_with("spec.storage: storageType Durable"), "{words}");
+    assert_eq!(orders.told("FieldsNotActedOn").await, "nothing acts on these fields: monitor");
+    let inline = |text: &str| json!({"inline": {"user.conf": text}});
+    let storage = json!({"resources": {"requests": {"storage": "1Gi"}}});
+    orders
+        .change(json!({"spec": {"storage": storage, "configuration": inline("work_mem = 1gb")}}))
+        .await;
+    orders
+        .until("the inline text is refused", |postgres| {
+            let invalid = conditions::find(postgres.conditions(), "SpecInvalid");
+            invalid.is_some_and(|c| c.message.contains("spec.configuration.inline: 1:12 work_mem"))
+        })
+        .await;
+    assert!(orders.names::<Pod>().await.is_empty(), "nothing is built of a spec that is refused");
+
+    // Put right, it comes up, and with the configuration of the spec.
+    orders.change(json!({"spec": {"configuration": inline("work_mem = 7MB")}})).await;
+    let ready = orders.ready().await;
+    assert!(conditions::find(ready.conditions(), "SpecInvalid").is_none());
+    orders.shows("orders-0", "show work_mem", "7MB").await;
+    orders.ask("orders-0", "create table t as select 1 as n").await.unwrap();
+
+    // An edit of the configuration is not ours to load, and is said.
+    orders.change(json!({"spec": {"configuration": inline("work_mem = 9MB")}})).await;
+    let words = orders.told("ConfigurationPending").await;
+    assert!(words.contains("(work_mem)"), "{words}");
+    orders.shows("orders-0", "show work_mem", "7MB").await;
+
+    // A node more, which joins; and one less.
+    orders.change(json!({"spec": {"replicas": 2}})).await;
+    orders.ready().await;
+    orders.shows("orders-1", "select n from t", "1").await;
+    orders.change(json!({"spec": {"replicas": 1}})).await;
+    let look = || async {
+        let pods = orders.names::<Pod>().await;
+        if pods == ["orders-0"] { Ok(()) } else { Err(format!("{pods:?}")) }
+    };
+    until("one node is left", look).await;
+    orders.ready().await;
+
+    // Halted, the data stays with its password, and a new object takes it up.
+    orders.change(json!({"spec": {"deletionPolicy": "Halt"}})).await;
+    let password = orders.password().await;
+    orders.gone().await;
+    let claims = orders.names::<PersistentVolumeClaim>().await;
+    assert!(claims.contains(&"data-orders-0".to_owned()), "{claims:?}");
+    world.apply(&minimal(1));
+    orders.ready().await;
+    assert_eq!(orders.password().await, password);
+    orders.shows("orders-0", "select n from t", "1").await;
+
+    // An object that may not be deleted goes on until it may.
+    orders.change(json!({"spec": {"deletionPolicy": "DoNotTerminate"}})).await;
+    orders.api().delete("orders", &DeleteParams::default()).await.unwrap();
+    assert!(orders.told("DeletionHeld").await.contains("DoNotTerminate"));
+    orders.shows("orders-0", "select n from t", "1").await;
+    orders.change(json!({"spec": {"deletionPolicy": "WipeOut"}})).await;
+    orders.gone().await;
+    assert!(orders.names::<Secret>().await.is_empty());
+    assert!(orders.names::<PersistentVolumeClaim>().await.is_empty());
+    provisioner.stop().await;
+    world.stop().await;
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn a_version_that_is_not_there_is_said_in_the_nodes_words() {
+    let world = World::start().await;
+    let provisioner = Provisioner::start(&world, Leadership::fixed(1));
+    let orders = Orders(&world);
+    let there =
+        |major: &u32| std::path::Path::new(&format!("/usr/lib/postgresql/{major}")).exists();
+    let absent = (13..=18).find(|major| !there(major)).expect("a major that is not installed");
+    world.apply(&manifest(json!({"version": absent.to_string(), "storageType": "Ephemeral"})));
+    let words = orders.told("ImageMissing").await;
+    assert!(words.contains(&format!("PostgreSQL {absent} is not installed")), "{words}");
+    assert_eq!(orders.get().await.phase(), Some(Phase::Provisioning));
+    let events = world.kubectl(&["get", "events", "-o", "yaml"]);
+    assert!(events.contains("ImageMissing"), "{events}");
+    orders.gone().await;
+    provisioner.stop().await;
+    world.stop().await;
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn another_controller_goes_on_where_one_stopped() {
+    let world = World::start().await;
+    let first = Provisioner::start(&world, Leadership::fixed(1));
+    let orders = Orders(&world);
+    world.apply(&minimal(2));
+    world.pod_until("orders-0", "is there", |_| true).await;
+    first.stop().await;
+    let second = Provisioner::start(&world, Leadership::fixed(2));
+    orders.ready().await;
+    orders.shows("orders-1", RECOVERY, "t").await;
+    second.stop().await;
     world.stop().await;
 }

@@ -107,6 +107,12 @@ async fn a_set_comes_up_and_a_deleted_pod_returns_with_its_name_volume_and_addre
     world.kubectl(&["wait", "--for=delete", "pod/app-1", "--timeout=60s"]);
     let claims = world.kubectl(&["get", "pvc", "-o", "name"]);
     assert_eq!(claims.lines().count(), 2, "a claim outlives its pod: {claims}");
+    // A claim waits for its pod, and what it held is gone with it.
+    world.kubectl(&["delete", "pvc", "data-app-0", "--wait=false"]);
+    world.kubectl(&["delete", "pod", "app-0"]);
+    let fresh = world.ready("app-0").await;
+    assert_eq!(world.logged("app-0", "on").await, format!("app-0 on {}\n", address(&fresh)));
+
     world.kubectl(&["delete", "statefulset", "app", "--wait=false"]);
     world.kubectl(&["wait", "--for=delete", "pod/app-0", "--timeout=60s"]);
     world.stop().await;
@@ -413,6 +419,70 @@ async fn nothing_is_left_behind_and_a_kept_folder_is_taken_up_again() {
     world.logged("app-0", "2\n").await;
     world.ready("app-0").await;
     world.stop().await;
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn a_container_whose_first_process_is_killed_leaves_nothing() {
+    let world = World::start().await;
+    world.apply(&pod(FAMILY, json!({})));
+    let log = world.logged("app", "child").await;
+    let log = if log.contains("main") { log } else { world.logged("app", "main").await };
+    let pids = [pid_in(&log, "main"), pid_in(&log, "child")];
+    let stat = std::fs::read_to_string(format!("/proc/{}/stat", pids[0])).unwrap();
+    let init: i32 =
+        stat.rsplit_once(')').unwrap().1.split_whitespace().nth(1).unwrap().parse().unwrap();
+    let init = nix::unistd::Pid::from_raw(init);
+    nix::sys::signal::kill(init, nix::sys::signal::Signal::SIGKILL).unwrap();
+    gone(&pids).await;
+    world.pod_until("app", "was restarted", |pod| restarts(pod) == 1).await;
+    world.stop().await;
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn a_real_server_serves_at_its_address_even_from_a_closed_folder() {
+    use std::os::unix::fs::PermissionsExt as _;
+    let major = *crate::postgres::bin_dirs().last_key_value().unwrap().0;
+    let folder = Folder::new();
+    // As below /root: the pods' user cannot pass.
+    std::fs::set_permissions(folder.path(), std::fs::Permissions::from_mode(0o700)).unwrap();
+    let world = World::start_in(folder, |_| {}).await;
+    let script = "[ -e $PGDATA ] || initdb -U postgres -A trust --no-sync >/dev/null; \
+                  echo 'host all all all trust' >> $PGDATA/pg_hba.conf; \
+                  exec postgres -c listen_addresses=$(IP) -c unix_socket_directories=/run/pg -c fsync=off";
+    world.apply(&set(
+        1,
+        script,
+        json!({
+            "container": {
+                "image": format!("docker.io/library/postgres:{major}-bookworm"),
+                "env": [{"name": "IP", "valueFrom": {"fieldRef": {"fieldPath": "status.podIP"}}},
+                        {"name": "PGDATA", "value": "/data/pg"}],
+                "volumeMounts": [{"name": "data", "mountPath": "/data"},
+                                 {"name": "run", "mountPath": "/run/pg"}],
+                "readinessProbe": {"exec": {"command": ["pg_isready", "-h", "/run/pg"]}},
+            },
+            "pod": {"volumes": [{"name": "run", "emptyDir": {}}]},
+        }),
+    ));
+    let query = async |world: &World, sql: &str| {
+        let pod = world.ready("app-0").await;
+        let mut config = tokio_postgres::Config::new();
+        config.host(address(&pod)).user("postgres").dbname("postgres");
+        let (client, connection) = config.connect(tokio_postgres::NoTls).await.unwrap();
+        tokio::spawn(connection);
+        let row = client.query_one(sql, &[]).await;
+        row.map(|row| row.get::<_, String>(0)).unwrap_or_default()
+    };
+    let version = query(&world, "SHOW server_version").await;
+    assert!(version.starts_with(&major.to_string()), "{version}");
+    query(&world, "CREATE TABLE kept AS SELECT 'yes'::text AS word").await;
+    let folder = world.stop().await;
+    let world = World::start_in(folder, |_| {}).await;
+    world.pod_until("app-0", "was restarted", |pod| restarts(pod) == 1).await;
+    assert_eq!(query(&world, "SELECT word FROM kept").await, "yes");
+    let folder = world.stop().await;
+    let claims = folder.path().join("s/node/claims");
+    std::fs::remove_dir_all(claims.canonicalize().unwrap().parent().unwrap()).unwrap();
 }
 
 /// A sandbox as a process of its own; a failed test leaves none.

@@ -66,6 +66,66 @@ fn every_story_reads_as_it_is_told() {
     assert!(wrong.is_empty(), "UPDATE=1 writes what ran\n{wrong}");
 }
 
+proptest::proptest! {
+    #![proptest_config(proptest::test_runner::Config {
+        cases: 200, failure_persistence: None, ..Default::default()
+    })]
+
+    /// Whatever is desired and whatever lives: a plan is carried out once, and once its requests
+    /// have succeeded nothing is left to do. (What fails is printed as a scenario's words.)
+    #[test]
+    fn a_plan_is_carried_out_once(
+        documents in proptest::collection::vec(parameters(), 1..4),
+        inline in parameters(),
+        user in parameters(),
+        replace in proptest::bool::ANY,
+    ) {
+        let mut world = World { now: "2026-03-02T10:00:00Z".parse().unwrap(), ..World::default() };
+        let orders = database("demo/orders");
+        let user = if user.is_empty() { String::new() } else { format!("; user.conf {user}") };
+        world.live(&orders, &format!("15, 3 nodes, Ready{user}; inline {inline}"));
+        for (number, parameters) in documents.iter().enumerate() {
+            let mode = if replace && number % 2 == 0 && !parameters.is_empty() { "Replace" } else { "Merge" };
+            let line = format!("o.yaml demo/orders {mode} {parameters}");
+            world.commit(&(number + 1).to_string(), "", &[&line]);
+            world.pass();
+            let requests = world.present(&orders).requests.len();
+            world.pass();
+            let open: Vec<_> = world.present(&orders).requests.clone();
+            proptest::prop_assert_eq!(open.len(), requests, "a request was doubled");
+            if open.last().is_some_and(|request| !request.phase().is_terminal()) {
+                world.finish(&orders, &["Successful"]);
+            }
+            world.pass();
+            let said = world.pass();
+            proptest::prop_assert!(said.contains("1 equal"), "{}", said);
+            let claim = world.present(&orders).claim.clone().unwrap();
+            let names = parameters.split_whitespace().filter_map(|pair| pair.split_once('='));
+            let names: std::collections::BTreeSet<String> = names.map(|(n, _)| n.to_owned()).collect();
+            proptest::prop_assert_eq!(claim.managed, names);
+        }
+    }
+}
+
+/// Some parameters with valid values, each at most once.
+fn parameters() -> impl proptest::strategy::Strategy<Value = String> {
+    use proptest::prelude::*;
+    let some = [
+        ("work_mem", vec!["1MB", "1024", "4MB"]),
+        ("max_connections", vec!["100", "0x64", "200"]),
+        ("jit", vec!["on", "true", "off"]),
+        ("ext.setting", vec!["a", "b"]),
+    ];
+    let choices: Vec<_> = some
+        .into_iter()
+        .map(|(name, values)| {
+            proptest::option::of(proptest::sample::select(values))
+                .prop_map(move |value| value.map(|value| format!("{name}={value}")))
+        })
+        .collect();
+    choices.prop_map(|all| all.into_iter().flatten().collect::<Vec<_>>().join(" "))
+}
+
 /// Everything outside of the pure line.
 #[derive(Default)]
 struct World {

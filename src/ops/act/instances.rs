@@ -102,7 +102,7 @@ pub async fn dry_run(
         (node.clone(), answer)
     });
     let dry_run = Some(join_all(runs).await.into_iter().collect());
-    Ok(Outcome::answered(Touched::Objects, Answers { dry_run, ..Answers::default() }))
+    Ok(Outcome::answered(Touched::Nothing, Answers { dry_run, ..Answers::default() }))
 }
 
 /// Stores files and makes servers read them.
@@ -131,7 +131,7 @@ pub async fn load(
         };
         answers.put_back = Some((node.clone(), words));
     }
-    Ok(Outcome::answered(Touched::Servers, answers))
+    Ok(Outcome::answered(Touched::Everything, answers))
 }
 
 /// CHECKPOINT; whether it was made. Its step is unique: to repeat one does no harm.
@@ -151,8 +151,8 @@ pub async fn lower(
     journal: &Journal,
     deadline_ms: u64,
     actor: &Actor<'_>,
-) -> Result<Outcome, Error> {
-    let done = Outcome::done(Touched::Servers);
+) -> Result<Touched, Error> {
+    let done = Touched::Everything;
     let made = checkpoint(node, deadline_ms, actor).await?;
     let Some(client) = actor.client(node).filter(|_| made) else { return Ok(done) };
     let facts = match client.facts(MARGIN).await {
@@ -172,7 +172,7 @@ pub async fn lower(
 pub async fn restart(restart: &RestartStep, actor: &Actor<'_>) -> Result<Outcome, Error> {
     let RestartStep { node, primary, candidate, fallback, connections, running, deadline_ms } =
         restart;
-    let done = Outcome::done(Touched::Servers);
+    let done = Outcome::done(Touched::Everything);
     let Some(client) = actor.client(node) else { return Ok(done) };
     if *running {
         checkpoint(node, (*deadline_ms).min(CHECKPOINT_MS), actor).await?;
@@ -193,7 +193,7 @@ pub async fn restart(restart: &RestartStep, actor: &Actor<'_>) -> Result<Outcome
             Came::Refused(words) => {
                 let put_back = Some((node.clone(), words));
                 let answers = Answers { put_back, ..Answers::default() };
-                return Ok(Outcome::answered(Touched::Servers, answers));
+                return Ok(Outcome::answered(Touched::Everything, answers));
             }
         },
     };
@@ -203,7 +203,7 @@ pub async fn restart(restart: &RestartStep, actor: &Actor<'_>) -> Result<Outcome
     let restarted =
         Measured { node: node.clone(), primary: *primary, connections: *connections, restarted };
     let answers = Answers { restarted: Some(restarted), ..Answers::default() };
-    Ok(Outcome::answered(Touched::Servers, answers))
+    Ok(Outcome::answered(Touched::Everything, answers))
 }
 
 /// Asks every node what is in force.
@@ -223,5 +223,5 @@ pub async fn prove(
         (node.clone(), proof.map_err(|error| error.to_string()))
     });
     let proofs = Some(join_all(proofs).await.into_iter().collect());
-    Ok(Outcome::answered(Touched::Objects, Answers { proofs, ..Answers::default() }))
+    Ok(Outcome::answered(Touched::Nothing, Answers { proofs, ..Answers::default() }))
 }

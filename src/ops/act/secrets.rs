@@ -12,18 +12,19 @@ use crate::api::names::{ChildNames, INLINE_CONF, RENDERED_CONF, annotations, lab
 use crate::cluster::{self, Created};
 use crate::ops::journal::{self, Journal};
 use crate::ops::seen::Kept;
+use crate::ops::step::Touched;
 
 use super::{Actor, Error};
 
 /// Begins the memory of a rollout: where there is none a new Secret, otherwise over the one of the
 /// last rollout.
-pub async fn keep(journal: &Journal, actor: &Actor<'_>) -> Result<(), Error> {
-    let Some(database) = actor.database else { return Ok(()) };
+pub async fn keep(journal: &Journal, actor: &Actor<'_>) -> Result<Touched, Error> {
+    let Some(database) = actor.database else { return Ok(Touched::Nothing) };
     match &actor.seen.journal {
         Kept::Journal(_, version) => write(journal, version.as_deref(), database, actor).await,
         Kept::Broken(_) => write(journal, None, database, actor).await,
         Kept::Nothing => match actor.cx.cluster.create(&secret(journal, database)).await? {
-            Created::New(_) => Ok(()),
+            Created::New(_) => Ok(Touched::Secrets),
             // Somebody was faster; the next look reads what.
             Created::Exists => Err(conflict(database).into()),
         },
@@ -31,8 +32,8 @@ pub async fn keep(journal: &Journal, actor: &Actor<'_>) -> Result<(), Error> {
 }
 
 /// Amends the memory.
-pub async fn amend(journal: &Journal, actor: &Actor<'_>) -> Result<(), Error> {
-    let Some(database) = actor.database else { return Ok(()) };
+pub async fn amend(journal: &Journal, actor: &Actor<'_>) -> Result<Touched, Error> {
+    let Some(database) = actor.database else { return Ok(Touched::Nothing) };
     let version = match &actor.seen.journal {
         Kept::Journal(_, version) => version.as_deref(),
         Kept::Nothing | Kept::Broken(_) => return Err(conflict(database).into()),
@@ -45,12 +46,12 @@ async fn write(
     version: Option<&str>,
     database: &Postgres,
     actor: &Actor<'_>,
-) -> Result<(), Error> {
+) -> Result<Touched, Error> {
     let name = names(database).previous_config;
     let data = BTreeMap::from([(journal::KEY, ByteString(journal.render().into_bytes()))]);
     let patch = json!({ "metadata": { "resourceVersion": version }, "data": data });
     actor.cx.cluster.merge::<Secret>(&actor.id.namespace, &name, &patch).await?;
-    Ok(())
+    Ok(Touched::Secrets)
 }
 
 fn secret(journal: &Journal, database: &Postgres) -> Secret {
@@ -89,8 +90,8 @@ pub async fn write_operator(
     file: &str,
     version: Option<&str>,
     actor: &Actor<'_>,
-) -> Result<(), Error> {
-    let Some(database) = actor.database else { return Ok(()) };
+) -> Result<Touched, Error> {
+    let Some(database) = actor.database else { return Ok(Touched::Nothing) };
     let name = names(database).operator_config;
     let data = BTreeMap::from([
         (INLINE_CONF, ByteString(inline.as_bytes().to_vec())),
@@ -98,7 +99,7 @@ pub async fn write_operator(
     ]);
     let patch = json!({ "metadata": { "resourceVersion": version }, "data": data });
     actor.cx.cluster.merge::<Secret>(&actor.id.namespace, &name, &patch).await?;
-    Ok(())
+    Ok(Touched::Secrets)
 }
 
 fn names(database: &Postgres) -> ChildNames {

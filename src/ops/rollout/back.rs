@@ -44,7 +44,7 @@ pub fn next(seen: &Seen, current: &Current<'_>, journal: &Journal) -> Step {
         return tell(current, Err(left(&course)));
     }
     match course {
-        Course::Act(step) => step,
+        Course::Act(step) => *step,
         Course::Await(what) => Step::Wait { what, on: Awaited::Servers },
         Course::Failed(why) => tell(current, Err(why)),
         Course::Arrived { expected, .. } => match &seen.answers.proofs {

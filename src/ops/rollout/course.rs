@@ -32,7 +32,7 @@ const QUICK_RETRY_MS: i64 = 200;
 /// Where a rollout stands.
 pub enum Course {
     /// This has to be done.
-    Act(Step),
+    Act(Box<Step>),
     /// This has to come by itself.
     Await(String),
     /// This cannot be reached.
@@ -82,7 +82,7 @@ pub fn course(seen: &Seen, current: &Current<'_>, journal: &Journal) -> Course {
     }
     let next = seen.highest().max(target.base).next();
     if let Some(step) = load(&stands, next, current) {
-        return Course::Act(step);
+        return Course::Act(Box::new(step));
     }
     if warranted {
         let members: Vec<Member> = stands.iter().map(|stand| stand.member.clone()).collect();
@@ -293,9 +293,9 @@ fn take(
         },
         Turn::Lower(node) => {
             let journal = Box::new(journal.clone());
-            Course::Act(Step::Lower { node, journal, deadline_ms })
+            Course::Act(Box::new(Step::Lower { node, journal, deadline_ms }))
         }
-        Turn::Restartpoint(node) => Course::Act(Step::Restartpoint { node, deadline_ms }),
+        Turn::Restartpoint(node) => Course::Act(Box::new(Step::Restartpoint { node, deadline_ms })),
         Turn::Await(node, why) => Course::Await(format!("{node}: {why}")),
         Turn::Done => Course::Await("nothing".to_owned()),
     }
@@ -303,14 +303,14 @@ fn take(
 
 fn restart(stand: &Stand<'_>, sequence: Sequence, deadline_ms: u64) -> Course {
     let live = stand.server.facts.live.as_ref();
-    if let Some(closed) = live.and_then(|live| gate(live)) {
+    if let Some(closed) = live.and_then(gate) {
         return Course::Await(format!("{}: {closed}", stand.name));
     }
     let mut fallback = node_file::set(&stand.files.now, sequence);
     if let Some(on_disk) = stand.server.on_disk().filter(|set| set.digest == fallback.id.digest) {
         fallback.id = on_disk.clone();
     }
-    Course::Act(Step::Restart(Box::new(RestartStep {
+    Course::Act(Box::new(Step::Restart(Box::new(RestartStep {
         node: stand.name.to_owned(),
         primary: stand.member.primary,
         candidate: node_file::set(&stand.files.candidate, sequence),
@@ -318,7 +318,7 @@ fn restart(stand: &Stand<'_>, sequence: Sequence, deadline_ms: u64) -> Course {
         connections: live.map_or(0, |live| live.gates.sessions),
         running: stand.server.is_running(),
         deadline_ms,
-    })))
+    }))))
 }
 
 /// Why a server should not be stopped now: it would take long, or break something that runs.

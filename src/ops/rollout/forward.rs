@@ -2,17 +2,21 @@
 
 use std::collections::BTreeMap;
 
+use crate::instance::protocol::DryRan;
 use crate::ops::admit::{self, Admission, Plan};
 use crate::ops::journal::Journal;
-use crate::ops::node_file::{self, Target};
+use crate::ops::node_file::Target;
 use crate::ops::proof::{self, Verdict};
 use crate::ops::seen::{self, Seen};
 use crate::ops::status;
 use crate::ops::step::{Awaited, Step, Trial};
-use crate::pgconf::{Settings, tiers};
+use crate::pgconf::{Class, Name, Settings, tiers};
 
 use super::course::{Course, course};
 use super::{Current, is_overdue, is_proven, report, resume, roll_back};
+
+/// From this many connections, workers or locks on their memory is worth allocating once before.
+const LEAP: u64 = 2000;
 
 /// Before anything was changed: admitted once more, tried out, paused, kept.
 pub fn begin(seen: &Seen, current: &Current<'_>) -> Step {
@@ -34,16 +38,19 @@ pub fn begin(seen: &Seen, current: &Current<'_>) -> Step {
     };
     // 2. Dry run: the pause that follows says that it passed.
     if !paused {
-        return match &seen.answers.dry_run {
-            None => dry_run(seen, current, &plan),
-            Some(answers) => match refusal(answers) {
-                None => pause(current),
-                Some(words) => {
-                    let settings = [&plan.before.settings(), &plan.after.settings()];
-                    let why = seen::shown(&words, &settings);
-                    Step::Conclude(status::failed(request, &why, now))
-                }
-            },
+        let Some(answers) = &seen.answers.dry_run else { return dry_run(seen, current, &plan) };
+        return match (refusal(answers), unanswered(answers)) {
+            (Some(words), _) => {
+                let settings = [&plan.before.settings(), &plan.after.settings()];
+                let why = seen::shown(&words, &settings);
+                Step::Conclude(status::failed(request, &why, now))
+            }
+            (None, Some(what)) if is_overdue(current) => {
+                let why = format!("gave up waiting, nothing was changed: {what}");
+                Step::Conclude(status::failed(request, &why, now))
+            }
+            (None, Some(what)) => Step::Wait { what, on: Awaited::Servers },
+            (None, None) => pause(current),
         };
     }
     // 3. Keep what was before.
@@ -87,12 +94,20 @@ fn dry_run(seen: &Seen, current: &Current<'_>, plan: &Plan) -> Step {
     Step::DryRun { nodes, deadline_ms: super::timeout_ms(current) }
 }
 
-/// What a change calls for beyond the server's own checks: allocating the memory (30 to 60 ms),
-/// starting a scratch server (about 250 ms).
+/// What a change calls for beyond the server's own checks: allocating the memory (60 ms, but 0.6 s
+/// the first time on a node), starting a scratch server (about 250 ms).
 fn thoroughness(before: &Settings, after: &Settings) -> (bool, bool) {
     let changed = |name: &str| before.value_of(name) != after.value_of(name);
     let memory = ["shared_buffers", "huge_pages", "wal_buffers", "min_dynamic_shared_memory"];
-    let allocate = memory.iter().chain(&tiers::ORDERED).any(|name| changed(name));
+    let number = |settings: &Settings, name: &str| {
+        settings.value_of(name).and_then(|text| text.trim().parse::<u64>().ok()).unwrap_or(0)
+    };
+    // A few hundred connections more are a few MB; the check of the whole size covers them.
+    let leaps = |name: &&str| {
+        let (old, new) = (number(before, name), number(after, name));
+        new > LEAP && new > old.saturating_mul(2)
+    };
+    let allocate = memory.iter().any(|name| changed(name)) || tiers::ORDERED.iter().any(leaps);
     let names = before.names().chain(after.names());
     let boot = names.filter(|name| changed(name)).any(|name| {
         let name = name.lower();
@@ -101,13 +116,19 @@ fn thoroughness(before: &Settings, after: &Settings) -> (bool, bool) {
     (allocate, boot)
 }
 
-fn refusal(
-    answers: &BTreeMap<String, Result<crate::instance::protocol::DryRan, String>>,
-) -> Option<String> {
-    answers.iter().find_map(|(node, answer)| match answer {
-        Ok(ran) if ran.accepted => None,
-        Ok(ran) => Some(format!("{node} would not start with it: {}", ran.words.trim())),
-        Err(words) => Some(format!("{node} could not try it out: {words}")),
+type Ran = BTreeMap<String, Result<DryRan, String>>;
+
+fn refusal(answers: &Ran) -> Option<String> {
+    answers.iter().find_map(|(node, answer)| {
+        let ran = answer.as_ref().ok().filter(|ran| !ran.accepted)?;
+        Some(format!("{node} would not start with it: {}", ran.words.trim()))
+    })
+}
+
+fn unanswered(answers: &Ran) -> Option<String> {
+    answers.iter().find_map(|(node, answer)| {
+        let words = answer.as_ref().err()?;
+        Some(format!("{node} could not try it out: {words}"))
     })
 }
 
@@ -143,7 +164,7 @@ pub fn next(seen: &Seen, current: &Current<'_>, journal: &Journal) -> Step {
         return back(format!("{node} would not take it: {words}"));
     }
     match course(seen, current, journal) {
-        Course::Act(step) => step,
+        Course::Act(step) => *step,
         Course::Await(what) => Step::Wait { what, on: Awaited::Servers },
         Course::Failed(why) => back(why),
         // 7. Prove.
@@ -178,25 +199,38 @@ fn overdue(seen: &Seen, current: &Current<'_>, journal: &Journal) -> String {
 /// 9. After the proof: the file for new nodes, resume, the end.
 fn finish(seen: &Seen, current: &Current<'_>, journal: &Journal) -> Step {
     let Current { database, request, paused, now, .. } = *current;
-    if let Some(step) = paused.then(|| seal(seen, journal)).flatten() {
-        return step;
+    if !paused {
+        return match request {
+            Some(request) => Step::Conclude(status::successful(request, now)),
+            None => Step::Nothing,
+        };
     }
-    if paused {
-        return resume(database);
-    }
-    match request {
-        Some(request) => Step::Conclude(status::successful(request, now)),
-        None => Step::Nothing,
-    }
+    let Some(file) = seal(seen, current, journal) else {
+        let what = "the primary, to see what it runs with".to_owned();
+        return Step::Wait { what, on: Awaited::Servers };
+    };
+    let written = super::write_operator(seen, &journal.after.custom.inline, &file);
+    written.unwrap_or_else(|| resume(database))
 }
 
 /// What new nodes begin with from now on: the target, but with what waits for a restart at the
-/// value that the primary runs with.
-fn seal(seen: &Seen, journal: &Journal) -> Option<Step> {
+/// value that the primary runs with. Where the primary does not come back in time, what was in
+/// force stands for that, unless servers were restarted.
+fn seal(seen: &Seen, current: &Current<'_>, journal: &Journal) -> Option<String> {
     let target = Target::of(journal, seen.catalogue());
-    let file = match seen.primary().filter(|(_, server)| server.is_running()) {
-        Some((_, server)) => target.files(server, &BTreeMap::new(), &[]).now.render(),
-        None => node_file::set(&target.settings, target.base).text,
+    if let Some((_, server)) = seen.primary().filter(|(_, server)| server.is_running()) {
+        return Some(target.files(server, &BTreeMap::new(), &[]).now.render());
+    }
+    if !is_overdue(current) {
+        return None;
+    }
+    let status = current.request.and_then(|request| request.status.as_ref());
+    if !status::report(status).restarted.is_empty() {
+        return Some(target.settings.render());
+    }
+    let needs_restart = |name: &Name| match target.catalogue {
+        Some(catalogue) => Class::of(name, catalogue) == Class::Restart,
+        None => true,
     };
-    super::write_operator(seen, &journal.after.custom.inline, &file)
+    Some(target.settings.holding(&target.origin, needs_restart).render())
 }

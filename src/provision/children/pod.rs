@@ -121,7 +121,7 @@ fn server(owner: &Owner, spec: &PostgresSpec, options: &Options) -> Value {
     let mount = |name: &str, path: &str| json!({"name": name, "mountPath": path});
     json!({
         "name": CONTAINER,
-        "image": options.postgres_image.replace("{version}", &spec.version),
+        "image": options.image(&spec.version),
         "command": command(owner),
         "env": [
             field("POD_NAME", "metadata.name"),

@@ -80,7 +80,7 @@ mod tests {
     use super::*;
 
     fn blueprint(spec: &str) -> Blueprint {
-        Blueprint::of(&postgres(spec), &Options::default()).unwrap()
+        Blueprint::of(&postgres(spec), &Options::default(), None).unwrap()
     }
 
     #[test]

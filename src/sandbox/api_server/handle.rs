@@ -153,7 +153,7 @@ fn collection(
             }
             let span = span(resource, request, state.read(|store| store.revision()))?;
             let page = state.read(|store| store.list(kind, &selector, &span))?;
-            Ok(reply::json(200, &reply::list(kind, &page, request, state)))
+            Ok(reply::list(kind, &page, request, state))
         }
         Method::POST => {
             if kind.namespaced && resource.namespace.is_none() {

@@ -34,4 +34,4 @@ mod tls;
 mod watch;
 
 pub use count::Counts;
-pub use running::{ApiServer, Options, Running, random_token};
+pub use running::{ApiServer, LogPath, Options, PsqlLine, Running, random_token};

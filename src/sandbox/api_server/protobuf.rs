@@ -1,8 +1,9 @@
 //! Bodies in protobuf, which kubectl sends for some `create` commands and asks nobody whether it
 //! may. Pure.
 //!
-//! Only the messages of those commands are known (field numbers from Kubernetes' `generated.proto`).
-//! A field that is not known refuses the whole body: nothing is dropped in silence.
+//! Only the messages of those commands are known (field numbers from Kubernetes'
+//! `generated.proto`). A field that is not known refuses the whole body: nothing is dropped in
+//! silence.
 
 use crate::sandbox::store::refusal::Refusal;
 use base64::{Engine, engine::general_purpose::STANDARD};
@@ -142,7 +143,7 @@ fn set(
         (Form::TextMap | Form::BytesMap, Wire::Bytes(bytes)) => {
             return entry(out, field, form, bytes);
         }
-        (Form::Text, Wire::Bytes(bytes)) if bytes.is_empty() => return Ok(()),
+        (Form::Text, Wire::Bytes([])) => return Ok(()),
         (Form::Text, Wire::Bytes(bytes)) => json!(text(bytes)?),
         (Form::Bytes, Wire::Bytes(bytes)) => json!(STANDARD.encode(bytes)),
         (Form::One(name), Wire::Bytes(bytes)) => {
@@ -283,6 +284,7 @@ const MESSAGES: &[Message] = &[
     ("SelfSubjectAccessReview", &[
         (1, "metadata", One("ObjectMeta")), (2, "spec", Skip), (3, "status", Skip),
     ]),
+    ("SelfSubjectReview", &[(1, "metadata", One("ObjectMeta")), (2, "status", Skip)]),
     ("SelfSubjectRulesReview", &[
         (1, "metadata", One("ObjectMeta")), (2, "spec", Skip), (3, "status", Skip),
     ]),

@@ -66,7 +66,7 @@ pub fn object(kind: &Kind, object: &Arc<Value>, request: &Request, state: &State
 }
 
 /// A list in the form that was asked for.
-pub fn list(kind: &Kind, page: &Page, request: &Request, state: &State) -> Value {
+pub fn list(kind: &Kind, page: &Page, request: &Request, state: &State) -> Reply {
     let mut metadata = json!({"resourceVersion": page.revision.to_string()});
     if let Some(last) = &page.last {
         metadata["continue"] = json!(Continue::write(page.revision, last));
@@ -74,11 +74,8 @@ pub fn list(kind: &Kind, page: &Page, request: &Request, state: &State) -> Value
             metadata["remainingItemCount"] = json!(remaining);
         }
     }
-    match request.form() {
-        Form::Objects => json!({
-            "kind": kind.list_kind, "apiVersion": kind.api_version(), "metadata": metadata,
-            "items": page.items.iter().map(|o| Value::clone(o)).collect::<Vec<_>>(),
-        }),
+    let value = match request.form() {
+        Form::Objects => return objects(kind, &metadata, &page.items),
         Form::Metadata => json!({
             "kind": "PartialObjectMetadataList", "apiVersion": "meta.k8s.io/v1",
             "metadata": metadata,
@@ -90,7 +87,24 @@ pub fn list(kind: &Kind, page: &Page, request: &Request, state: &State) -> Value
             table["metadata"] = metadata;
             table
         }
+    };
+    json(200, &value)
+}
+
+/// A list of whole objects, written without copying them.
+fn objects(kind: &Kind, metadata: &Value, items: &[Arc<Value>]) -> Reply {
+    let (list_kind, api_version) = (json!(kind.list_kind), json!(kind.api_version()));
+    let mut text = format!(
+        "{{\"kind\":{list_kind},\"apiVersion\":{api_version},\"metadata\":{metadata},\"items\":["
+    );
+    for (index, item) in items.iter().enumerate() {
+        if index > 0 {
+            text.push(',');
+        }
+        text.push_str(&item.to_string());
     }
+    text.push_str("]}");
+    typed(200, "application/json", text)
 }
 
 /// Type and metadata of an object.

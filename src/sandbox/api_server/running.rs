@@ -21,6 +21,12 @@ use std::{
 };
 use tokio::{net::TcpListener, task::JoinHandle};
 
+/// Finds the log file of a container: namespace, pod, container, and true for the run before this.
+pub type LogPath = dyn Fn(&str, &str, &str, bool) -> Option<PathBuf> + Send + Sync;
+
+/// Says what to type instead of `kubectl exec`: namespace, pod.
+pub type PsqlLine = dyn Fn(&str, &str) -> String + Send + Sync;
+
 /// What the composition chooses.
 #[derive(Clone)]
 pub struct Options {
@@ -35,10 +41,10 @@ pub struct Options {
     pub clock: Arc<dyn Fn() -> Timestamp + Send + Sync>,
     /// Fresh uids.
     pub uid: Arc<dyn Fn() -> String + Send + Sync>,
-    /// The log file of a container: namespace, pod, container, and true for the run before this.
-    pub log_path: Arc<dyn Fn(&str, &str, &str, bool) -> Option<PathBuf> + Send + Sync>,
-    /// What to type instead of `kubectl exec`: namespace, pod.
-    pub psql_line: Arc<dyn Fn(&str, &str) -> String + Send + Sync>,
+    /// Where logs are.
+    pub log_path: Arc<LogPath>,
+    /// What to type instead of `kubectl exec`.
+    pub psql_line: Arc<PsqlLine>,
     /// How many changes watches can look back.
     pub log_limit: usize,
 }
@@ -121,6 +127,7 @@ impl ApiServer {
         let serve = axum::serve(listener, router)
             .with_graceful_shutdown(async move { stop.cancelled().await });
         let task = tokio::spawn(async move { serve.await });
+        tokio::spawn(expire_events(Arc::clone(&state)));
         Ok(Running { state, address, identity, task })
     }
 }
@@ -191,6 +198,21 @@ impl Running {
             abort.abort();
         }
         self.state.compact()
+    }
+}
+
+/// How often old events are looked for; they live an hour.
+const EXPIRE_EVERY: Duration = Duration::from_secs(300);
+
+async fn expire_events(state: Arc<State>) {
+    loop {
+        tokio::select! {
+            () = state.stop.cancelled() => return,
+            () = tokio::time::sleep(EXPIRE_EVERY) => {
+                let now = (state.options.clock)();
+                state.write(|store| store.expire_events(now));
+            }
+        }
     }
 }
 

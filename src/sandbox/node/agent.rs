@@ -12,24 +12,22 @@ use std::time::Duration;
 use anyhow::{Context as _, Result};
 use futures::{StreamExt as _, TryStreamExt as _};
 use jiff::Timestamp;
-use k8s_openapi::api::core::v1::{Binding, ConfigMap, ObjectReference, Pod, Secret};
-use kube::api::{Patch, PatchParams, PostParams};
+use k8s_openapi::api::core::v1::{ConfigMap, PersistentVolumeClaim, Pod, Secret};
 use kube::runtime::{WatchStreamExt as _, watcher};
 use kube::{Api, Client, Resource};
-use serde_json::json;
 use tokio::sync::{mpsc, watch};
 use tokio::task::JoinHandle;
 use tokio_util::sync::CancellationToken;
 
 use super::addresses::AddressBook;
+use super::bind::bind;
 use super::events::Events;
 use super::folders::Folders;
 use super::image::{Images, installed_majors, repository};
-use super::observe::within;
 use super::user::RunAs;
 use super::volumes::{References, references};
 use super::worker::{self, End, Input};
-use super::{Options, Shared, key, names, process, register};
+use super::{Options, Shared, key, process, register};
 
 /// Where all sandboxes of this machine lock their networks.
 const NETWORKS: &str = "/tmp/pgitops-networks";
@@ -52,6 +50,7 @@ pub struct Agent {
 enum Message {
     Pod(Box<watcher::Event<Pod>>),
     Changed { secret: bool, namespace: String, name: String },
+    ClaimDeleted { namespace: String, name: String, uid: String },
     Ended { key: String, end: End },
 }
 
@@ -65,6 +64,7 @@ impl Agent {
         let folders =
             Folders::create(&options.directory, &options.logs, &options.executable, &user)?;
         process::end_recorded(&folders.records, EARLIER_RUN).await;
+        folders.forget_pods()?;
         let book = AddressBook::file(&folders.state);
         let addresses = AddressBook::open(book, NETWORKS.as_ref(), &folders.seed)?;
         let images = Images {
@@ -145,8 +145,8 @@ async fn run(shared: Arc<Shared>, cancel: CancellationToken) {
     shared.folders.clean();
 }
 
-/// Three watches into one queue.
-fn watches(client: &Client, tell: &mpsc::Sender<Message>) -> [JoinHandle<()>; 3] {
+/// All watches into one queue.
+fn watches(client: &Client, tell: &mpsc::Sender<Message>) -> [JoinHandle<()>; 4] {
     let pods = tell.clone();
     let stream = watcher(Api::<Pod>::all(client.clone()), watcher::Config::default());
     let pods = tokio::spawn(async move {
@@ -164,7 +164,29 @@ fn watches(client: &Client, tell: &mpsc::Sender<Message>) -> [JoinHandle<()>; 3]
     });
     let secrets = changes::<Secret>(client, tell, true);
     let maps = changes::<ConfigMap>(client, tell, false);
-    [pods, secrets, maps]
+    [pods, secrets, maps, deleted_claims(client, tell)]
+}
+
+/// Tells of claims that were seen to go. One that went while nobody looked keeps its folder:
+/// better some space lost than data.
+fn deleted_claims(client: &Client, tell: &mpsc::Sender<Message>) -> JoinHandle<()> {
+    let tell = tell.clone();
+    let claims = Api::<PersistentVolumeClaim>::all(client.clone());
+    let stream = watcher(claims, watcher::Config::default());
+    tokio::spawn(async move {
+        let mut stream = stream.default_backoff().boxed();
+        while let Some(event) = stream.next().await {
+            let Ok(watcher::Event::Delete(claim)) = event else { continue };
+            let meta = claim.metadata;
+            let (Some(namespace), Some(name), Some(uid)) = (meta.namespace, meta.name, meta.uid)
+            else {
+                continue;
+            };
+            if tell.send(Message::ClaimDeleted { namespace, name, uid }).await.is_err() {
+                return;
+            }
+        }
+    })
 }
 
 fn changes<K>(client: &Client, tell: &mpsc::Sender<Message>, secret: bool) -> JoinHandle<()>
@@ -200,6 +222,11 @@ impl State {
             Message::Pod(event) => self.look(*event),
             Message::Changed { secret, namespace, name } => {
                 self.changed(secret, &namespace, &name);
+            }
+            Message::ClaimDeleted { namespace, name, uid } => {
+                let folder = self.shared.folders.claim(&namespace, &name, &uid);
+                tracing::info!(namespace, claim = name, "its folder goes with the claim");
+                tokio::task::spawn_blocking(move || std::fs::remove_dir_all(folder));
             }
             Message::Ended { key, end } => self.ended(&key, end),
         }
@@ -314,51 +341,5 @@ impl State {
             entry.successor = None;
             entry.input.send_modify(|input| input.shutdown = true);
         }
-    }
-}
-
-/// Puts a pod on this node: by the binding subresource, and where there is none, by a patch.
-async fn bind(shared: Arc<Shared>, pod: Pod) {
-    let (namespace, name) = names(&pod);
-    let node = shared.options.name.as_str();
-    let pods: Api<Pod> = Api::namespaced(shared.client.clone(), namespace);
-    let binding = Binding {
-        metadata: kube::core::ObjectMeta {
-            name: Some(name.to_owned()),
-            namespace: Some(namespace.to_owned()),
-            uid: pod.metadata.uid.clone(),
-            ..Default::default()
-        },
-        target: ObjectReference {
-            api_version: Some("v1".to_owned()),
-            kind: Some("Node".to_owned()),
-            name: Some(node.to_owned()),
-            ..ObjectReference::default()
-        },
-    };
-    let parameters = PostParams::default();
-    let call =
-        pods.create_subresource::<_, serde_json::Value>("binding", name, &parameters, &binding);
-    let mut result = within("binding a pod", call).await.map(drop);
-    if result.as_ref().is_err_and(is_unserved) {
-        let change = json!({"metadata": {"uid": pod.metadata.uid}, "spec": {"nodeName": node}});
-        let (parameters, patch) = (PatchParams::default(), Patch::Merge(&change));
-        result = within("binding a pod", pods.patch(name, &parameters, &patch)).await.map(drop);
-    }
-    match result {
-        Ok(()) => {
-            let words = format!("Successfully assigned {namespace}/{name} to {node}");
-            shared.events.normal(&pod, None, "Scheduled", &words);
-        }
-        // Gone meanwhile, or bound by another scheduler: neither is ours to mend.
-        Err(error) => tracing::debug!(pod = key(&pod), "{error:#}"),
-    }
-}
-
-/// The server does not know the subresource.
-fn is_unserved(error: &anyhow::Error) -> bool {
-    match error.downcast_ref::<kube::Error>() {
-        Some(kube::Error::Api(status)) => matches!(status.code, 405 | 501),
-        Some(_) | None => false,
     }
 }

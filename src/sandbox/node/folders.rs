@@ -3,7 +3,7 @@
 //! What must last lies below the sandbox's folder. What only runs (short-lived volumes, sockets,
 //! our executable) lies in a short folder of the temp folder: a Unix socket's path has 107 bytes,
 //! and a pod's user must be able to reach it even when the sandbox's folder is closed to others.
-//! Never removes anything that lasts.
+//! Never removes anything that lasts; the agent does so for claims that were deleted.
 
 use std::fs::{DirBuilder, Permissions};
 use std::os::unix::fs::{DirBuilderExt as _, MetadataExt as _, PermissionsExt as _, symlink};
@@ -116,9 +116,29 @@ impl Folders {
         std::fs::rename(&fresh, &place).with_context(|| format!("placing {place:?}"))
     }
 
+    /// The folder of a claim. Its uid is in the name: a new claim of an old name begins empty.
+    pub fn claim(&self, namespace: &str, name: &str, uid: &str) -> PathBuf {
+        let uid = uid.get(..8).unwrap_or(uid);
+        // Where it really is: the pods' user may not pass through the folder with the link.
+        let place = self.claims.read_link().unwrap_or_else(|_| self.claims.clone());
+        place.join(format!("{namespace}_{name}_{uid}"))
+    }
+
     /// Our executable where pods can run it.
     pub fn executable(&self) -> PathBuf {
         self.programs.join("pgitops")
+    }
+
+    /// Removes the folders of pods of an earlier run that was killed.
+    ///
+    /// # Errors
+    /// The file system's refusal.
+    pub fn forget_pods(&self) -> Result<()> {
+        for entry in std::fs::read_dir(&self.pods)?.flatten() {
+            std::fs::remove_dir_all(entry.path())
+                .with_context(|| format!("removing {:?}", entry.path()))?;
+        }
+        Ok(())
     }
 
     /// Removes what only lived with the run: all of the runtime folder but lasting volumes.

@@ -12,7 +12,7 @@ use std::ffi::OsString;
 use std::io::{BufRead as _, Write as _};
 use std::os::fd::AsFd as _;
 use std::os::unix::process::CommandExt as _;
-use std::process::{Command, Stdio};
+use std::process::{Child, Command, Stdio};
 use std::str::FromStr as _;
 use std::sync::{Arc, Mutex, PoisonError};
 use std::thread;
@@ -55,19 +55,15 @@ pub fn run(arguments: &[OsString]) -> Result<(), String> {
     let grace = grace.to_str().and_then(|text| text.parse().ok()).unwrap_or(10);
     let mut signals = SigSet::empty();
     signals.extend(FORWARDED);
-    // Before any thread starts, so that all of them have it; a child gets an empty mask from std.
+    // Before any thread starts, so that all of them have it.
     signals.thread_block().map_err(|e| format!("blocking signals: {e}"))?;
     nix::sys::prctl::set_child_subreaper(true).map_err(|e| format!("adopting orphans: {e}"))?;
 
     let output = std::io::stdout().as_fd().try_clone_to_owned().map_err(|e| e.to_string())?;
     let errors = output.try_clone().map_err(|e| e.to_string())?;
-    let child = Command::new(program)
-        .args(arguments)
-        .stdin(Stdio::null())
-        .stdout(output)
-        .stderr(errors)
-        .process_group(0)
-        .spawn()
+    let mut command = Command::new(program);
+    command.args(arguments).stdin(Stdio::null()).stdout(output).stderr(errors).process_group(0);
+    let child = spawn_unmasked(&mut command)
         .map_err(|e| format!("starting {}: {e}", program.to_string_lossy()))?;
     let pid = child.id() as i32;
     report(&format!("started {pid}"));
@@ -80,6 +76,17 @@ pub fn run(arguments: &[OsString]) -> Result<(), String> {
     sweep();
     report(&outcome);
     Ok(())
+}
+
+/// Starts a command without the blocked signals of this process: a child inherits the mask of the
+/// thread that starts it (std resets it no more), and could never be asked to stop.
+fn spawn_unmasked(command: &mut Command) -> std::io::Result<Child> {
+    let spawn = || {
+        SigSet::empty().thread_set_mask()?;
+        command.spawn()
+    };
+    let spawned = thread::scope(|scope| scope.spawn(spawn).join());
+    spawned.unwrap_or_else(|_| Err(std::io::Error::other("the thread that starts it broke")))
 }
 
 /// One line on stderr; nobody to read it is no reason to stop.

@@ -71,11 +71,17 @@ impl Log {
         self.file.write_all(&text).with_context(|| format!("writing {:?}", self.path))
     }
 
-    /// Writes everything that comes out of `source`, until it ends.
-    ///
-    /// # Errors
-    /// Reading or writing fails; what a container writes after that is lost.
-    pub async fn pump(mut self, mut source: impl AsyncRead + Unpin) -> Result<()> {
+    /// Writes everything that comes out of `source`, until it ends. What cannot be written is
+    /// read all the same: a full disk must not stop the container.
+    pub async fn pump(mut self, source: impl AsyncRead + Unpin) {
+        let mut source = source;
+        if let Err(error) = self.copy(&mut source).await {
+            tracing::warn!("a container's output is lost from here on: {error:#}");
+            let _ = tokio::io::copy(&mut source, &mut tokio::io::sink()).await;
+        }
+    }
+
+    async fn copy(&mut self, source: &mut (impl AsyncRead + Unpin)) -> Result<()> {
         let mut pending = Vec::with_capacity(LINE_LIMIT);
         let mut chunk = vec![0; LINE_LIMIT];
         loop {
@@ -108,7 +114,7 @@ mod tests {
     async fn check(written: &[u8], lines: &[&str]) {
         let folder = tempfile::tempdir().unwrap();
         let at = path(folder.path(), "demo", "a", "c");
-        Log::begin(at.clone()).unwrap().pump(written).await.unwrap();
+        Log::begin(at.clone()).unwrap().pump(written).await;
         let text = std::fs::read_to_string(&at).unwrap();
         assert_eq!(Vec::from_iter(text.lines()), lines);
     }
@@ -127,8 +133,8 @@ mod tests {
     async fn the_log_before_is_kept() {
         let folder = tempfile::tempdir().unwrap();
         let at = path(folder.path(), "demo", "a", "c");
-        Log::begin(at.clone()).unwrap().pump(&b"first\n"[..]).await.unwrap();
-        Log::begin(at.clone()).unwrap().pump(&b"second\n"[..]).await.unwrap();
+        Log::begin(at.clone()).unwrap().pump(&b"first\n"[..]).await;
+        Log::begin(at.clone()).unwrap().pump(&b"second\n"[..]).await;
         assert!(std::fs::read_to_string(previous(&at)).unwrap().ends_with("first\n"));
         assert!(std::fs::read_to_string(&at).unwrap().ends_with("second\n"));
         let mut log = Log::begin(at.clone()).unwrap();

@@ -6,6 +6,7 @@
 
 pub mod addresses;
 pub mod agent;
+mod bind;
 mod environment;
 mod events;
 mod folders;

@@ -73,11 +73,16 @@ async fn token(client: &Client, namespace: &str, pod: &Pod) -> Option<Vec<u8>> {
     answer.status?.token.map(String::into_bytes)
 }
 
-/// Checks that the pod's claims are there and bound.
+/// Reads the pod's claims, which must be bound: name → uid.
 ///
 /// # Errors
-/// Words for the event: which claim is not.
-pub async fn claims(client: &Client, namespace: &str, wanted: &References) -> Result<()> {
+/// Words for the event: which claim is not there or not bound.
+pub async fn claims(
+    client: &Client,
+    namespace: &str,
+    wanted: &References,
+) -> Result<BTreeMap<String, String>> {
+    let mut found = BTreeMap::new();
     let claims: Api<PersistentVolumeClaim> = Api::namespaced(client.clone(), namespace);
     for name in &wanted.claims {
         let claim = within("reading a claim", claims.get_opt(name)).await?;
@@ -86,6 +91,10 @@ pub async fn claims(client: &Client, namespace: &str, wanted: &References) -> Re
         if phase.as_deref() != Some("Bound") {
             bail!("persistentvolumeclaim \"{name}\" is not bound yet");
         }
+        if claim.metadata.deletion_timestamp.is_some() {
+            bail!("persistentvolumeclaim \"{name}\" is being deleted");
+        }
+        found.insert(name.clone(), claim.metadata.uid.unwrap_or_default());
     }
-    Ok(())
+    Ok(found)
 }

@@ -1,7 +1,8 @@
 //! What `/proc` says about processes: descendants, and whether a recorded one is still the same.
 //!
 //! Never ends a process that was not named by the caller; a pid alone names nothing, since the
-//! kernel gives it out again, so a record also carries the start time.
+//! kernel gives it out again, so a record also carries the start time. Processes that have lost
+//! their tree are found by a variable that all processes of a container inherit.
 
 use std::collections::BTreeMap;
 
@@ -29,6 +30,9 @@ impl Identity {
         Self::of(self.pid) == Some(self)
     }
 }
+
+/// Variable with the container's id in the environment of all its processes.
+pub const MARK: &str = "PGITOPS_SANDBOX_CONTAINER";
 
 struct Stat {
     parent: i32,
@@ -66,6 +70,43 @@ pub fn descendants(root: i32) -> Vec<i32> {
     }
     found
 }
+
+/// Living processes that were started with [`MARK`] set to `id`, as far as we may look.
+pub fn marked(id: &str) -> Vec<i32> {
+    let wanted = format!("{MARK}={id}").into_bytes();
+    let mut found = Vec::new();
+    for entry in std::fs::read_dir("/proc").into_iter().flatten().flatten() {
+        let Some(pid) = entry.file_name().to_str().and_then(|name| name.parse().ok()) else {
+            continue;
+        };
+        let environment = std::fs::read(entry.path().join("environ")).unwrap_or_default();
+        let is_marked = environment.split(|byte| *byte == 0).any(|variable| variable == wanted);
+        if is_marked && stat(pid).is_some_and(|s| !s.ended) {
+            found.push(pid);
+        }
+    }
+    found
+}
+
+/// Kills what is marked with `id`, until nothing is: for a container whose first process was
+/// killed, so that nothing holds the rest together.
+pub fn kill_marked(id: &str) {
+    for _ in 0..SWEEPS {
+        let left = marked(id);
+        if left.is_empty() {
+            return;
+        }
+        for pid in left {
+            signal(pid, Signal::SIGKILL);
+        }
+        std::thread::sleep(SWEEP);
+    }
+    tracing::error!(id, "processes of a container cannot be killed");
+}
+
+/// How often and how far apart: 2 s, which only a process in an uninterruptible wait survives.
+const SWEEPS: u32 = 200;
+const SWEEP: std::time::Duration = std::time::Duration::from_millis(10);
 
 /// Sends a signal to one process; one that is gone already is no error.
 pub fn signal(pid: i32, signal: Signal) {

@@ -93,6 +93,7 @@ impl Process {
     ) -> Result<(Self, oneshot::Receiver<Exit>), String> {
         let mut child = launch
             .command(&launch.executable)
+            .env(proc::MARK, id)
             .arg(init::ARGUMENT)
             .arg(ORPHAN_GRACE.to_string())
             .args(command)
@@ -129,8 +130,13 @@ impl Process {
         let record = Record::write(&launch.records, id, init, Identity::of(pid));
         let pump = tokio::spawn(log.pump(output));
         let (tell, told) = oneshot::channel();
+        let id = id.to_owned();
         tokio::spawn(async move {
-            let exit = watch(reports, child, pid).await;
+            let exit = watch(reports, child).await;
+            if exit == Exit::Lost {
+                // Somebody killed the init: what it kept together has to go another way.
+                let _ = tokio::task::spawn_blocking(move || proc::kill_marked(&id)).await;
+            }
             let _ = timeout(OUTPUT_LIMIT, pump).await;
             record.remove();
             let _ = tell.send(exit);
@@ -158,7 +164,7 @@ fn started(line: &str) -> Result<i32, String> {
 }
 
 /// Follows the reports of an `init` to its end.
-async fn watch(mut reports: Lines<BufReader<ChildStderr>>, mut init: Child, pid: i32) -> Exit {
+async fn watch(mut reports: Lines<BufReader<ChildStderr>>, mut init: Child) -> Exit {
     let mut exit = None;
     while let Ok(Some(line)) = reports.next_line().await {
         let mut words = line.split(' ');
@@ -171,11 +177,7 @@ async fn watch(mut reports: Lines<BufReader<ChildStderr>>, mut init: Child, pid:
         }
     }
     let _ = init.wait().await;
-    exit.unwrap_or_else(|| {
-        // Somebody killed the init: what it kept together has to go another way.
-        let _ = killpg(Pid::from_raw(pid), Signal::SIGKILL);
-        Exit::Lost
-    })
+    exit.unwrap_or(Exit::Lost)
 }
 
 /// A file that says which processes belong to a container, for the next run of the sandbox.
@@ -201,25 +203,25 @@ impl Record {
 /// Ends what the records of an earlier run name and is still there; gives it `grace` first, since
 /// every `init` stops its container as soon as its sandbox is gone.
 pub async fn end_recorded(records: &Path, grace: Duration) {
-    let mut left: Vec<Identity> = Vec::new();
+    let mut left: Vec<(PathBuf, Vec<Identity>)> = Vec::new();
     for entry in std::fs::read_dir(records).into_iter().flatten().flatten() {
         let text = std::fs::read(entry.path()).unwrap_or_default();
-        left.extend(serde_json::from_slice::<Vec<Identity>>(&text).unwrap_or_default());
+        left.push((entry.path(), serde_json::from_slice(&text).unwrap_or_default()));
     }
     let deadline = tokio::time::Instant::now() + grace;
-    loop {
-        left.retain(|identity| identity.is_alive());
-        if left.is_empty() || tokio::time::Instant::now() >= deadline {
-            break;
+    let runs = |list: &[Identity]| list.iter().any(|identity| identity.is_alive());
+    while left.iter().any(|(_, list)| runs(list)) && tokio::time::Instant::now() < deadline {
+        tokio::time::sleep(Duration::from_millis(20)).await;
+    }
+    for (path, list) in left {
+        for identity in list.into_iter().filter(|identity| identity.is_alive()) {
+            tracing::warn!(pid = identity.pid, "killing a process of an earlier run");
+            proc::kill_tree(identity);
         }
-        tokio::time::sleep(Duration::from_millis(50)).await;
-    }
-    for identity in left {
-        tracing::warn!(pid = identity.pid, "killing a process of an earlier run");
-        proc::kill_tree(identity);
-    }
-    for entry in std::fs::read_dir(records).into_iter().flatten().flatten() {
-        let _ = std::fs::remove_file(entry.path());
+        if let Some(id) = path.file_stem().and_then(|stem| stem.to_str()).map(str::to_owned) {
+            let _ = tokio::task::spawn_blocking(move || proc::kill_marked(&id)).await;
+        }
+        let _ = std::fs::remove_file(path);
     }
 }
 

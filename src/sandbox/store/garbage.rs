@@ -20,7 +20,7 @@ impl Store {
                 self.delete_orphaned(&uid, now);
             } else if let Some(key) = self.unproven.pop() {
                 self.look_at(&key, now);
-            } else if !self.release_owners(now) && !self.empty_containers(now) {
+            } else if !self.release_owners() && !self.empty_containers(now) {
                 return;
             }
         }
@@ -96,7 +96,7 @@ impl Store {
     }
 
     /// Lets owners go that waited for their dependents. True if one went.
-    fn release_owners(&mut self, _now: Timestamp) -> bool {
+    fn release_owners(&mut self) -> bool {
         let waiting = |object: &Value| metadata::finalizers(object).contains(&FOREGROUND);
         let free = self.waiting_owners.iter().find(|uid| {
             let blocked = self.dependents.get(*uid).is_some_and(|keys| {
@@ -111,11 +111,11 @@ impl Store {
         let mut new = Value::clone(object);
         let left: Vec<&str> =
             metadata::finalizers(object).into_iter().filter(|f| *f != FOREGROUND).collect();
-        new["metadata"]["finalizers"] = json!(left);
-        let last = left.is_empty();
-        self.put(&key, new);
-        if last {
+        if left.is_empty() {
             self.remove(&key);
+        } else {
+            new["metadata"]["finalizers"] = json!(left);
+            self.put(&key, new);
         }
         true
     }
@@ -157,8 +157,104 @@ impl Store {
     }
 }
 
+impl Store {
+    /// Events of the past go, as the real server's do after an hour.
+    pub fn expire_events(&mut self, now: Timestamp) {
+        let old = |event: &Value| {
+            let times = ["/series/lastObservedTime", "/lastTimestamp", "/eventTime"];
+            let seen = times
+                .iter()
+                .chain(&["/metadata/creationTimestamp"])
+                .find_map(|path| event.pointer(path)?.as_str()?.parse::<Timestamp>().ok());
+            seen.is_some_and(|seen| now.duration_since(seen).as_hours() >= 1)
+        };
+        let gone: Vec<Key> = self
+            .range("events", None)
+            .filter(|(_, event)| old(event))
+            .map(|(key, _)| key.clone())
+            .collect();
+        for key in gone {
+            self.remove(&key);
+        }
+        self.settle(now);
+    }
+}
+
 /// A dependent that its owner waits for.
 fn blocks(object: &Value, owner: &str) -> bool {
     let references = object["metadata"]["ownerReferences"].as_array();
     references.into_iter().flatten().any(|r| r["uid"] == owner && r["blockOwnerDeletion"] == true)
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::sandbox::store::{patch::Patch, tests::World};
+
+    fn map(name: &str, owner: Option<&Value>, finalizers: &[&str]) -> Value {
+        let owners: Vec<Value> = owner
+            .into_iter()
+            .map(|o| {
+                json!({"apiVersion": "v1", "kind": "ConfigMap", "name": o["metadata"]["name"],
+                       "uid": o["metadata"]["uid"], "blockOwnerDeletion": true})
+            })
+            .collect();
+        json!({"metadata": {"name": name, "ownerReferences": owners, "finalizers": finalizers}})
+    }
+
+    fn check(how: Dependents, left: &[&str]) {
+        let mut world = World::new();
+        let top = world.create("configmaps", map("a", None, &[])).unwrap();
+        let middle = world.create("configmaps", map("b", Some(&top), &[])).unwrap();
+        world.create("configmaps", map("c", Some(&middle), &[])).unwrap();
+        let deletion = Deletion { dependents: how, ..Deletion::default() };
+        world.delete("configmaps", "a", &deletion).unwrap();
+        assert_eq!(world.names(), left, "{how:?}");
+    }
+
+    #[test]
+    fn dependents_go_or_stay() {
+        check(Dependents::Background, &[]);
+        check(Dependents::Foreground, &[]);
+        check(Dependents::Orphan, &["configmaps/b", "configmaps/c"]);
+    }
+
+    #[test]
+    fn an_object_without_a_living_owner_goes() {
+        let mut world = World::new();
+        let stranger = json!({"metadata": {"name": "gone", "uid": "nobody"}});
+        world.create("configmaps", map("a", Some(&stranger), &[])).unwrap();
+        assert!(world.names().is_empty());
+    }
+
+    #[test]
+    fn a_finalizer_holds_its_object_and_its_namespace() {
+        let mut world = World::new();
+        world.create("configmaps", map("a", None, &["x/y"])).unwrap();
+        world.create("configmaps", map("b", None, &[])).unwrap();
+        assert_eq!(world.delete("namespaces", "demo", &Deletion::default()), Ok(false));
+        assert_eq!(world.names(), ["configmaps/a"]);
+        assert_eq!(world.create("configmaps", map("c", None, &[])).unwrap_err().code, 403);
+        let more = Patch::Merge(json!({"metadata": {"finalizers": ["x/y", "z/z"]}}));
+        assert_eq!(world.patch("configmaps", "a", "t", &more).unwrap_err().code, 422);
+        let release = Patch::Merge(json!({"metadata": {"finalizers": []}}));
+        world.patch("configmaps", "a", "t", &release).unwrap();
+        assert!(world.names().is_empty());
+        assert!(world.store.get(&world.kind("namespaces"), "", "demo").is_err());
+    }
+
+    #[test]
+    fn a_pod_on_a_node_waits_for_it() {
+        let mut world = World::new();
+        let pod = |node: &str| {
+            json!({"metadata": {"name": "p"}, "spec": {
+                "nodeName": node, "containers": [{"name": "c", "image": "x"}]}})
+        };
+        world.create("pods", pod("sandbox")).unwrap();
+        assert_eq!(world.delete("pods", "p", &Deletion::default()), Ok(false));
+        let now = Deletion { grace: Some(0), ..Deletion::default() };
+        assert_eq!(world.delete("pods", "p", &now), Ok(true));
+        world.create("pods", pod("")).unwrap();
+        assert_eq!(world.delete("pods", "p", &Deletion::default()), Ok(true));
+    }
 }

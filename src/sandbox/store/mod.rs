@@ -9,6 +9,7 @@
 //! | `shape.rs`, `schema/` | what objects look like: merge keys, pruning, defaults, validation |
 //! | `read.rs` | get, list (also of a revision in the past), changes |
 //! | `write.rs` | create, replace, patch: the line from a body to a stored object |
+//! | `body.rs` | what a body may say |
 //! | `metadata.rs` | names, identity, generation |
 //! | `patch/`, `apply/` | the four kinds of patch, and who owns which field |
 //! | `delete.rs`, `garbage.rs` | deletion, finalizers, owners, namespaces |
@@ -17,6 +18,7 @@
 //! | `refusal.rs` | what is answered when something is refused |
 
 pub mod apply;
+mod body;
 pub mod built_in;
 pub mod custom;
 pub mod delete;
@@ -113,7 +115,7 @@ pub struct Store {
 }
 
 /// Changes a store keeps for watches: at a few KiB each some tens of MiB, and hours of a sandbox.
-pub const LOG_LIMIT: usize = 20_000;
+pub const LOG_LIMIT: usize = 10_000;
 
 impl Store {
     /// An empty store with the built-in kinds; its log keeps `log_limit` changes.
@@ -224,3 +226,87 @@ impl Store {
 
 /// Where CustomResourceDefinitions are stored.
 pub(crate) const CRDS: &str = "customresourcedefinitions.apiextensions.k8s.io";
+
+#[cfg(test)]
+mod tests {
+    use super::{
+        delete::Deletion,
+        patch::Patch,
+        refusal::Refusal,
+        write::{Part, Target},
+        *,
+    };
+    use kinds::Kind;
+
+    /// A store with the namespace `demo`, and writes at one-second steps by a named manager.
+    pub struct World {
+        pub store: Store,
+        steps: i64,
+    }
+
+    impl World {
+        pub fn new() -> Self {
+            let mut world = Self { store: Store::new(1000), steps: 0 };
+            world.create("namespaces", json!({"metadata": {"name": "demo"}})).unwrap();
+            world
+        }
+
+        pub fn by(&mut self, manager: &str) -> By {
+            self.steps += 1;
+            By {
+                now: Timestamp::from_second(1_800_000_000 + self.steps).unwrap(),
+                uid: format!("{:08x}-0000-4000-8000-000000000000", self.steps),
+                manager: manager.to_owned(),
+                dry_run: false,
+                validation: Validation::Strict,
+            }
+        }
+
+        pub fn kind(&self, plural: &str) -> Arc<Kind> {
+            self.store.kinds().all().find(|k| k.plural == plural).cloned().unwrap()
+        }
+
+        pub fn create(&mut self, plural: &str, body: Value) -> Result<Arc<Value>, Refusal> {
+            let (kind, by) = (self.kind(plural), self.by("test"));
+            self.store.create(&kind, "demo", body, &by).map(|w| w.object)
+        }
+
+        pub fn patch(
+            &mut self,
+            plural: &str,
+            name: &str,
+            by: &str,
+            patch: &Patch,
+        ) -> Result<Arc<Value>, Refusal> {
+            let (kind, by) = (self.kind(plural), self.by(by));
+            let target = Target { kind: &kind, namespace: "demo", name, part: Part::Whole };
+            self.store.patch(target, patch, &by).map(|w| w.object)
+        }
+
+        pub fn delete(
+            &mut self,
+            plural: &str,
+            name: &str,
+            deletion: &Deletion,
+        ) -> Result<bool, Refusal> {
+            let (kind, by) = (self.kind(plural), self.by("test"));
+            let target = Target { kind: &kind, namespace: "demo", name, part: Part::Whole };
+            self.store.delete(target, deletion, &by).map(|(_, gone)| gone)
+        }
+
+        /// `plural/name` of all objects but the namespace.
+        pub fn names(&self) -> Vec<String> {
+            let keys = self.store.objects.keys().filter(|k| k.storage != "namespaces");
+            keys.map(|k| format!("{}/{}", k.storage, k.name)).collect()
+        }
+    }
+
+    #[test]
+    fn every_built_in_kind_has_a_schema_whose_references_lead_somewhere() {
+        let world = World::new();
+        for kind in world.store.kinds().all() {
+            assert!(kind.schema.shape().properties().is_some(), "{}", kind.kind);
+            assert!(kind.schema.shape().field("metadata").declares("labels"), "{}", kind.kind);
+        }
+    }
+}

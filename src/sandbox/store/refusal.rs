@@ -15,6 +15,13 @@ pub struct Refusal {
     pub reason: &'static str,
     /// The sentence for people.
     pub message: String,
+    /// What it is about.
+    pub details: Box<Details>,
+}
+
+/// What a refusal is about.
+#[derive(Debug, Clone, PartialEq, Default)]
+pub struct Details {
     /// The kind that was asked for: group, plural or kind, name.
     pub about: Option<(String, String, String)>,
     /// One cause per wrong field.
@@ -81,11 +88,16 @@ pub fn qualified(group: &str, plural: &str) -> String {
 
 impl Refusal {
     fn new(code: u16, reason: &'static str, message: impl Into<String>) -> Self {
-        Self { code, reason, message: message.into(), about: None, causes: Vec::new() }
+        Self { code, reason, message: message.into(), details: Box::default() }
     }
 
     fn about(mut self, group: &str, kind: &str, name: &str) -> Self {
-        self.about = Some((group.to_owned(), kind.to_owned(), name.to_owned()));
+        self.details.about = Some((group.to_owned(), kind.to_owned(), name.to_owned()));
+        self
+    }
+
+    fn because(mut self, causes: Vec<Cause>) -> Self {
+        self.details.causes = causes;
         self
     }
 
@@ -122,7 +134,7 @@ impl Refusal {
 
     /// 409: fields of a server-side apply that other managers own.
     pub fn apply_conflict(message: String, causes: Vec<Cause>) -> Self {
-        Self { causes, ..Self::new(409, "Conflict", message) }
+        Self::new(409, "Conflict", message).because(causes)
     }
 
     /// 422: fields that do not pass.
@@ -144,7 +156,7 @@ impl Refusal {
         };
         let what = qualified(group, kind);
         let message = format!("{what} {name:?} is invalid: {all}");
-        Self { causes, ..Self::new(422, "Invalid", message) }.about(group, kind, name)
+        Self::new(422, "Invalid", message).because(causes).about(group, kind, name)
     }
 
     /// 400: the request cannot be understood.
@@ -188,7 +200,7 @@ impl Refusal {
 
     /// 429: an eviction that a disruption budget does not allow now.
     pub fn too_many_requests(message: impl Into<String>, cause: Cause) -> Self {
-        Self { causes: vec![cause], ..Self::new(429, "TooManyRequests", message) }
+        Self::new(429, "TooManyRequests", message).because(vec![cause])
     }
 
     /// 500 without a reason, as the real server's unclassified errors.
@@ -209,7 +221,7 @@ impl Refusal {
             message: "Too large resource version".into(),
             field: String::new(),
         };
-        Self { causes: vec![cause], ..Self::new(504, "Timeout", message) }
+        Self::new(504, "Timeout", message).because(vec![cause])
     }
 
     /// The `Status` object.
@@ -219,15 +231,15 @@ impl Refusal {
             "message": self.message, "reason": self.reason, "code": self.code,
         });
         let mut details = serde_json::Map::new();
-        if let Some((group, kind, name)) = &self.about {
+        if let Some((group, kind, name)) = &self.details.about {
             for (key, value) in [("name", name), ("group", group), ("kind", kind)] {
                 if !value.is_empty() {
                     details.insert(key.into(), json!(value));
                 }
             }
         }
-        if !self.causes.is_empty() {
-            let causes: Vec<Value> = self.causes.iter().map(cause_value).collect();
+        if !self.details.causes.is_empty() {
+            let causes: Vec<Value> = self.details.causes.iter().map(cause_value).collect();
             details.insert("causes".into(), json!(causes));
         }
         if self.code == 504 {

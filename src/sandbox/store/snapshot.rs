@@ -84,3 +84,29 @@ fn key(value: &Value) -> Option<Key> {
     let part = |i: usize| value.get(i).and_then(Value::as_str).map(str::to_owned);
     Some(Key { storage: part(0)?, namespace: part(1)?, name: part(2)? })
 }
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::sandbox::store::{delete::Deletion, patch::Patch, tests::World};
+
+    #[test]
+    fn snapshot_and_journal_make_the_same_store_again() {
+        let mut world = World::new();
+        world.create("configmaps", json!({"metadata": {"name": "a"}})).unwrap();
+        let snapshot = world.store.snapshot();
+        let middle = world.store.revision();
+        world.create("configmaps", json!({"metadata": {"name": "b"}})).unwrap();
+        let patch = Patch::Merge(json!({"data": {"x": "y"}}));
+        world.patch("configmaps", "a", "t", &patch).unwrap();
+        world.delete("configmaps", "b", &Deletion::default()).unwrap();
+        // The journal overlaps the snapshot, as after a kill between the two.
+        let lines: Vec<Value> = world.store.changes(1).unwrap().map(line).collect();
+        let mut again = Store::new(1000);
+        again.restore(&snapshot, 1000);
+        lines.iter().for_each(|line| again.replay(line));
+        assert_eq!(again.snapshot(), world.store.snapshot());
+        let verbs: Vec<Verb> = again.changes(middle).unwrap().map(|c| c.verb).collect();
+        assert_eq!(verbs, [Verb::Added, Verb::Modified, Verb::Deleted]);
+    }
+}

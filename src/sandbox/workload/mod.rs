@@ -120,7 +120,10 @@ async fn observe(set: &StatefulSet, client: &Client, namespace: &str) -> Result<
     let revisions = within(revisions.list(&everything)).await?.items;
     Ok(Observed {
         pods: pods.into_iter().map(|p| (p.name_any(), p)).collect::<BTreeMap<_, _>>(),
-        claims: claims.iter().map(kube::ResourceExt::name_any).collect(),
+        claims: claims
+            .iter()
+            .map(|c| (c.name_any(), c.metadata.deletion_timestamp.is_some()))
+            .collect(),
         revisions: revisions.into_iter().filter(|r| ours(r.owner_references())).collect(),
         set,
     })

@@ -4,7 +4,9 @@
 //! by the rules of the real controller for Parallel and OrderedReady, OnDelete and RollingUpdate
 //! (with `partition`). Leaves carrying out to `workload`. Claims outlive scale-down and set.
 
-use std::collections::{BTreeMap, BTreeSet};
+mod revision;
+
+use std::collections::BTreeMap;
 use std::time::Duration;
 
 use jiff::Timestamp;
@@ -13,13 +15,16 @@ use k8s_openapi::api::apps::v1::{
 };
 use k8s_openapi::api::core::v1::{PersistentVolumeClaim, Pod};
 use k8s_openapi::apimachinery::pkg::apis::meta::v1::OwnerReference;
-use k8s_openapi::apimachinery::pkg::runtime::RawExtension;
 use kube::{Resource as _, ResourceExt as _};
 use serde_json::{Value, json};
-use sha2::{Digest as _, Sha256};
+
+use revision::{current_revision, revision, revision_name, revision_of};
 
 /// Label with the name of the revision that a pod was made from.
 const REVISION: &str = "controller-revision-hash";
+
+/// Wait before looking again for a claim that is on its way out: nothing tells of its end.
+const CLAIM_AGAIN: Duration = Duration::from_millis(500);
 
 /// What is there.
 pub struct Observed {
@@ -27,8 +32,8 @@ pub struct Observed {
     pub set: StatefulSet,
     /// All pods of its namespace, by name.
     pub pods: BTreeMap<String, Pod>,
-    /// Names of all claims of its namespace.
-    pub claims: BTreeSet<String>,
+    /// All claims of its namespace: name, and whether it is on its way out.
+    pub claims: BTreeMap<String, bool>,
     /// Its own revisions.
     pub revisions: Vec<ControllerRevision>,
 }
@@ -90,6 +95,8 @@ pub fn decide(seen: &Observed, now: Timestamp) -> Decision {
     let surplus: Vec<&Pod> = surplus(&owned, &slots, &seen.set.name_any());
     let parallel = spec.pod_management_policy.as_deref() == Some("Parallel");
     let maker = Maker { seen, spec, current: &current, update: &update, first };
+    let (missing, waits) = maker.pending_claims(&slots);
+    actions.extend(missing);
     let settled = if parallel {
         fill_parallel(&maker, &slots, &surplus, &mut actions)
     } else {
@@ -98,7 +105,10 @@ pub fn decide(seen: &Observed, now: Timestamp) -> Decision {
     if settled {
         actions.extend(maker.roll(&slots, parallel));
     }
-    let (status, again) = status(seen, spec, &owned, (&current, &update), now);
+    let (status, mut again) = status(seen, spec, &owned, (&current, &update), now);
+    if waits {
+        again = Some(again.map_or(CLAIM_AGAIN, |a| a.min(CLAIM_AGAIN)));
+    }
     Decision { actions, status, again }
 }
 
@@ -251,6 +261,29 @@ impl Maker<'_> {
         None
     }
 
+    /// Claims that pods which have not begun lack, and whether one of theirs is on its way out.
+    fn pending_claims(&self, slots: &[Slot<'_>]) -> (Vec<Action>, bool) {
+        let pending = slots.iter().filter(|slot| {
+            let phase = slot.pod.and_then(|p| p.status.as_ref()).and_then(|s| s.phase.as_deref());
+            phase == Some("Pending")
+        });
+        let mut missing = Vec::new();
+        let mut waits = false;
+        for slot in pending {
+            for template in self.spec.volume_claim_templates.iter().flatten() {
+                let name = format!("{}-{}", template.name_any(), slot.name);
+                match self.seen.claims.get(&name) {
+                    Some(ending) => waits |= ending,
+                    None => {
+                        let claim = Box::new(self.claim(template, name));
+                        missing.push(Action::CreateClaim(claim));
+                    }
+                }
+            }
+        }
+        (missing, waits)
+    }
+
     /// The slot's pod and the claims it lacks. A pod below the partition is made from the current
     /// revision's template.
     fn make(&self, slot: &Slot<'_>) -> Vec<Action> {
@@ -264,7 +297,7 @@ impl Maker<'_> {
             let volume = template.name_any();
             let name = format!("{volume}-{}", slot.name);
             volumes.push(json!({"name": volume, "persistentVolumeClaim": {"claimName": name}}));
-            if !self.seen.claims.contains(&name) {
+            if !self.seen.claims.contains_key(&name) {
                 actions.push(Action::CreateClaim(Box::new(self.claim(template, name))));
             }
         }
@@ -316,38 +349,6 @@ impl Maker<'_> {
         all.extend(claims);
         Some(pod)
     }
-}
-
-fn revision_of(pod: &Pod) -> Option<&str> {
-    pod.metadata.labels.as_ref()?.get(REVISION).map(String::as_str)
-}
-
-/// `<set>-<hash of the template>`.
-fn revision_name(set: &StatefulSet, spec: &StatefulSetSpec) -> String {
-    let text = serde_json::to_vec(&spec.template).unwrap_or_default();
-    let hash: String = Sha256::digest(text).iter().take(5).map(|b| format!("{b:02x}")).collect();
-    format!("{}-{hash}", set.name_any())
-}
-
-/// The revision that a roll-out comes from.
-fn current_revision(seen: &Observed, update: &str) -> String {
-    let status = seen.set.status.as_ref();
-    let known = status.and_then(|s| s.current_revision.clone()).filter(|name| !name.is_empty());
-    known.unwrap_or_else(|| update.to_owned())
-}
-
-fn revision(seen: &Observed, spec: &StatefulSetSpec, name: &str) -> ControllerRevision {
-    let number = seen.revisions.iter().map(|r| r.revision).max().unwrap_or(0) + 1;
-    let mut revision = ControllerRevision {
-        data: Some(RawExtension(json!({"spec": {"template": spec.template}}))),
-        revision: number,
-        ..ControllerRevision::default()
-    };
-    revision.metadata.name = Some(name.to_owned());
-    revision.metadata.namespace = seen.set.namespace();
-    revision.metadata.labels = spec.selector.match_labels.clone();
-    revision.metadata.owner_references = seen.set.controller_owner_ref(&()).map(|o| vec![o]);
-    revision
 }
 
 fn status(
@@ -439,7 +440,8 @@ mod tests {
         });
         let pods = pods.collect();
         let revisions = vec![revision_named("db-old"), revision_named(&update)];
-        Observed { set, pods, claims: ["data-db-0".to_owned()].into(), revisions }
+        let claims = [("data-db-0".to_owned(), false)].into();
+        Observed { set, pods, claims, revisions }
     }
 
     fn revision_named(name: &str) -> ControllerRevision {
@@ -550,6 +552,19 @@ mod tests {
         seen.revisions.truncate(1);
         let actions = decide(&seen, Timestamp::UNIX_EPOCH).actions;
         assert!(matches!(&actions[..], [Action::CreateRevision(r)] if r.revision == 2));
+    }
+
+    #[test]
+    fn a_pod_that_has_not_begun_gets_a_claim_that_went() {
+        let mut seen = observed(json!({"replicas": 1}), "0p");
+        seen.pods.get_mut("db-0").unwrap().status.as_mut().unwrap().phase = Some("Pending".into());
+        let decision = decide(&seen, Timestamp::UNIX_EPOCH);
+        assert!(decision.actions.is_empty() && decision.again.is_none());
+        seen.claims.insert("data-db-0".to_owned(), true);
+        assert_eq!(decide(&seen, Timestamp::UNIX_EPOCH).again, Some(CLAIM_AGAIN));
+        seen.claims.clear();
+        let actions = decide(&seen, Timestamp::UNIX_EPOCH).actions;
+        assert!(matches!(&actions[..], [Action::CreateClaim(c)] if c.name_any() == "data-db-0"));
     }
 
     #[test]

@@ -93,8 +93,11 @@ pub struct Surroundings<'a> {
     /// What documents leave out.
     pub defaults: &'a Defaults,
     /// A fragment beside the file by its name: display path and bytes.
-    pub fragment: &'a dyn Fn(&str) -> Option<(Arc<str>, Arc<[u8]>)>,
+    pub fragment: &'a dyn Fn(&str) -> Option<Fragment>,
 }
+
+/// A fragment: its path as people read it, and its bytes.
+pub type Fragment = (Arc<str>, Arc<[u8]>);
 
 /// Whether a document is one of ours, is none of our business, or only looks like one of ours.
 pub fn is_ours(file: &str, node: &Node, expected: &str) -> Result<bool, Box<Problem>> {

@@ -120,11 +120,16 @@ fn read(file: &str, chunk: &Chunk<'_>) -> Result<Node, Box<Problem>> {
     let spans = serde_saphyr::from_str_with_options::<Spanned<Tree>>(chunk.text, options);
     let value: Value = serde_yaml::from_str(chunk.text).map_err(|error| {
         let place = error.location().map(|at| shift(at.line() as u64, at.column() as u64));
-        // serde_yaml names the mapping that has a key twice; saphyr names the second key.
-        let twice = spans.as_ref().err().filter(|_| error.to_string().contains("duplicate"));
-        let place =
-            twice.and_then(|e| e.location()).map(|at| shift(at.line(), at.column())).or(place);
-        Box::new(syntax(file, place, &error.to_string()))
+        // Where both refuse, saphyr points at the cause: the second of two equal keys, the bracket
+        // that is never closed.
+        let other = spans.as_ref().err();
+        let exact = other.and_then(|e| e.location()).map(|at| shift(at.line(), at.column()));
+        let said = error.to_string();
+        let words = match other {
+            Some(other) if !said.starts_with("duplicate entry") => other.to_string(),
+            Some(_) | None => said,
+        };
+        Box::new(syntax(file, exact.or(place), &words))
     })?;
     let tree = spans.map_err(|error| {
         let place = error.location().map(|at| shift(at.line(), at.column()));
@@ -419,7 +424,7 @@ mod tests {
         check("a: 1\n---\nb: 2\n", 2, &[]);
         let twice = "f:4:1 the key \"b\" stands here twice; keep one of the two";
         check("a: 1\n---\nb: 1\nb: 2\n---\nc: 1\n", 2, &[twice]);
-        check("a: [1,\n---\nb: 2\n", 1, &["f:2:1 not YAML: did not find expected node content"]);
+        check("a: [1,\n---\nb: 2\n", 1, &["f:1:4 not YAML: unclosed bracket '['"]);
         check(
             "a: &x {q: 1}\nb:\n  <<: *x\n",
             0,

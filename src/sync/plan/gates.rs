@@ -12,7 +12,7 @@ use crate::api::claim::Claim;
 use crate::api::names::{CommitId, DatabaseRef, annotations};
 use crate::api::ops_request::{Apply, OpsPhase, PostgresOpsRequest, Restart};
 use crate::api::postgres::Phase;
-use crate::pgconf::catalogue;
+use crate::pgconf::{Settings, catalogue};
 use crate::sync::desired::{Document, Target};
 use crate::sync::drift::{Difference, Edit};
 use crate::sync::live::{Freeze, Live, Present, is_ours, is_over, is_pending};
@@ -302,7 +302,7 @@ impl<'a> Gates<'a> {
         let proven = chain.is_applied(self.document);
         if difference.edit == Edit::Nothing && failed && again && !proven {
             let all = self.document.settings.iter().map(|(n, v)| (n.clone(), v.clone()));
-            let all: crate::pgconf::Settings = all.collect();
+            let all: Settings = all.collect();
             return if all.is_empty() { Edit::Nothing } else { Edit::Apply(all) };
         }
         difference.edit.clone()
@@ -337,7 +337,8 @@ impl<'a> Gates<'a> {
     }
 }
 
-/// The server's or the operator's words about a request that failed.
+/// The server's or the operator's words about a request that failed, on one line and without the
+/// sensitive values that it carries.
 pub fn failed_words(request: &PostgresOpsRequest) -> String {
     let proof = request.status.as_ref().and_then(|status| status.proof.as_ref());
     let failed = request.conditions().iter().rev().find(|condition| condition.type_ == "Failed");
@@ -345,8 +346,10 @@ pub fn failed_words(request: &PostgresOpsRequest) -> String {
         .and_then(|proof| proof.words.clone())
         .or_else(|| failed.map(|condition| condition.message.clone()))
         .unwrap_or_default();
+    let asked = request.spec.configuration.as_ref().map(|asked| asked.settings());
+    let carried = Settings::parse(asked.unwrap_or_default()).unwrap_or_default();
     let line = words.split_whitespace().collect::<Vec<_>>().join(" ");
-    line.chars().take(WORDS).collect()
+    carried.hide_in(&line).chars().take(WORDS).collect()
 }
 
 /// Whether these are the words with which `ops` reports a field of another owner.

@@ -235,11 +235,9 @@ impl Held {
             }
             Self::Deleted(request) => format!("somebody deleted our request {request}"),
             Self::OtherRequest(request) => format!("request {request} of somebody else is open"),
-            Self::Finishing { request, commit: Some(commit) } => {
-                format!("request {request} of {} finishes first", commit.short())
-            }
-            Self::Finishing { request, commit: None } => {
-                format!("request {request} finishes first")
+            Self::Finishing { request, commit } => {
+                let of = commit.as_ref().map(|commit| format!(" of {}", commit.short()));
+                format!("request {request}{} finishes first", of.unwrap_or_default())
             }
             Self::Window { window, opens: Some(opens) } => {
                 format!("window {window} is closed; it opens {opens}")
@@ -254,12 +252,8 @@ impl Held {
                 format!("{running} of at most {max} databases change now")
             }
             Self::RolloutStopped { by } => format!("the rollout stopped when {by} failed"),
-            Self::DriftReported(names) => {
-                format!("somebody changed {}; drift is reported only", names.join(", "))
-            }
-            Self::DriftNeedsRestart(names) => {
-                format!("somebody changed {}; correcting it takes a restart", names.join(", "))
-            }
+            Self::DriftReported(names) => drifted(names, "drift is reported only"),
+            Self::DriftNeedsRestart(names) => drifted(names, "correcting it takes a restart"),
             Self::Contested(name) => {
                 format!("{name} was corrected three times within an hour; somebody else sets it")
             }
@@ -268,18 +262,17 @@ impl Held {
             }
             Self::FieldOwned { manager, path } => format!("{path} is owned by {manager}"),
             Self::RestartForbidden(names) => {
-                let names = names.join(", ");
-                format!("{names} cannot be taken away while restart is false")
+                format!("{} cannot be taken away while restart is false", names.join(", "))
             }
             Self::ClaimedBy { repository, exists: true } => format!("{repository} configures it"),
             Self::ClaimedBy { repository, exists: false } => {
                 format!("{repository} claimed it and is gone")
             }
             Self::NotAdmitted => "its namespace does not admit this repository".to_owned(),
+            Self::Frozen { until: None, who, why } => format!("frozen by {who}: {why}"),
             Self::Frozen { until: Some(until), who, why } => {
                 format!("frozen until {until} by {who}: {why}")
             }
-            Self::Frozen { until: None, who, why } => format!("frozen by {who}: {why}"),
             Self::Suspended => "the repository is suspended".to_owned(),
             Self::PlanOnly => "the repository only plans".to_owned(),
             Self::Stalled => "the repository is stalled".to_owned(),
@@ -291,16 +284,34 @@ impl Held {
         }
     }
 
+    /// The line for events and logs, which carry no values: neither a refused one nor a server's
+    /// words about it.
+    pub fn event_text(&self) -> String {
+        match self {
+            Self::Refused(problems) => {
+                let first = problems.iter().find(|problem| problem.is_refusal());
+                let place = first.map(Problem::place).unwrap_or_default();
+                format!("refused; the first problem is at {place}")
+            }
+            Self::Failed { commit, request, words: _ } => {
+                format!("the change of {} failed in {request}", commit.short())
+            }
+            other => other.text(),
+        }
+    }
+
     /// What lifts it, as a sentence that begins with a verb.
     pub fn lift(&self, database: &DatabaseRef) -> String {
         let DatabaseRef { namespace, name } = database;
+        let retry = |d: &DatabaseRef| format!("run pgitops retry -n {} {}", d.namespace, d.name);
+        let unset = |key: &str| format!("run kubectl annotate pg -n {namespace} {name} {key}-");
         match self {
-            Self::Refused(problems) => match problems.iter().find(|p| p.is_refusal()) {
-                Some(problem) => format!("fix {} and push", problem.file),
-                None => "fix the document and push".to_owned(),
-            },
+            Self::Refused(problems) => {
+                let first = problems.iter().find(|problem| problem.is_refusal());
+                format!("fix {} and push", first.map_or("the document", |first| &first.file))
+            }
             Self::Failed { .. } | Self::Deleted(_) => {
-                format!("push a correction or a revert, or run pgitops retry -n {namespace} {name}")
+                format!("push a correction or a revert, or {}", retry(database))
             }
             Self::OtherRequest(request) => {
                 format!("wait for kubectl get pgops -n {namespace} {request}, or delete it")
@@ -308,31 +319,23 @@ impl Held {
             Self::Finishing { .. } | Self::Limit { .. } => "wait".to_owned(),
             Self::Window { .. } => "wait, or change the windows in pgitops.yaml".to_owned(),
             Self::Wave { waiting_for, .. } => format!("see pgitops status {waiting_for}"),
-            Self::RolloutStopped { by } => {
-                format!("correct {by}, or run pgitops retry -n {} {}", by.namespace, by.name)
-            }
+            Self::RolloutStopped { by } => format!("correct {by}, or {}", retry(by)),
             Self::DriftReported(_) => "set drift: Enforce, or take the value into git".to_owned(),
             Self::DriftNeedsRestart(_) => {
                 "push a commit, open a window, or set drift: EnforceWithRestart".to_owned()
             }
-            Self::Contested(_) => {
-                format!("find who sets it, then run pgitops retry -n {namespace} {name}")
-            }
+            Self::Contested(_) => format!("find who sets it, then {}", retry(database)),
             Self::Overridden(Override { node, cure, .. }) => format!("run on {node}: {cure}"),
             Self::FieldOwned { manager, path } => {
                 format!("make {manager} leave {path} alone (ignoreDifferences in Argo CD)")
             }
             Self::RestartForbidden(_) => "write restart: auto in the document".to_owned(),
             Self::ClaimedBy { exists: true, .. } => "delete one of the two documents".to_owned(),
-            Self::ClaimedBy { exists: false, .. } => {
-                format!("run kubectl annotate pg -n {namespace} {name} pgitops.dev/claim-")
-            }
+            Self::ClaimedBy { exists: false, .. } => unset("pgitops.dev/claim"),
             Self::NotAdmitted => format!(
                 "annotate Namespace {namespace} with pgitops.dev/allow-from: <repository's namespace>"
             ),
-            Self::Frozen { .. } => {
-                format!("run kubectl annotate pg -n {namespace} {name} pgitops.dev/freeze-")
-            }
+            Self::Frozen { .. } => unset("pgitops.dev/freeze"),
             Self::Suspended => "run pgitops resume".to_owned(),
             Self::PlanOnly => "set spec.planOnly of the ConfigRepository to false".to_owned(),
             Self::Stalled => "see the ConfigRepository's condition Stalled".to_owned(),
@@ -352,4 +355,9 @@ fn refusals(problems: &[Problem]) -> String {
         0 => first,
         more => format!("{first} (and {more} more)"),
     }
+}
+
+/// Which parameters somebody changed, and what follows.
+fn drifted(names: &[String], then: &str) -> String {
+    format!("somebody changed {}; {then}", names.join(", "))
 }

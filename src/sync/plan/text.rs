@@ -142,9 +142,10 @@ impl Sums {
     /// One line.
     pub fn line(&self) -> String {
         let Self { databases, change, restarts, held, refused, running, equal } = self;
+        let plural = if *databases == 1 { "" } else { "s" };
         format!(
-            "{databases} databases: {change} to change ({restarts} restarts), {held} held, \
-             {refused} refused, {running} running, {equal} equal"
+            "{databases} database{plural}: {change} to change ({restarts} restarts), \
+             {held} held, {refused} refused, {running} running, {equal} equal"
         )
     }
 }
@@ -164,9 +165,9 @@ impl Entry {
             match (self.restarts, self.order) {
                 (0, _) => say("costs", "a reload; no connection is cut"),
                 (number, order) => {
-                    let order = order.unwrap_or("one after another");
+                    let order = order.map(|order| format!(", {order}")).unwrap_or_default();
                     let restarts = if number == 1 { "restart" } else { "restarts" };
-                    say("costs", &format!("{number} {restarts}, {order}; each cuts connections"));
+                    say("costs", &format!("{number} {restarts}{order}; each cuts connections"));
                 }
             }
         }

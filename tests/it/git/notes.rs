@@ -305,7 +305,7 @@ async fn a_note_stays_on_a_commit_that_is_gone() {
     let source = world.source();
     let gone = CommitId::parse(&"ab".repeat(20)).unwrap();
     source.publish(&instance("default"), &[text(&gone, "APPLIED")], &publishing()).await.unwrap();
-    let notes = source.notes(&instance("default"), &[gone.clone()]).await.unwrap();
+    let notes = source.notes(&instance("default"), std::slice::from_ref(&gone)).await.unwrap();
     assert_eq!(notes[&gone].text.as_deref(), Some("APPLIED\n"));
     world.assert_sound();
 }

@@ -200,20 +200,26 @@ const PIECES: &str = r"' '' \ \' \n \t \1 \12 \303 \0 a Z é _ 0 1 9 0x f e E + 
 
 /// A few lines, glued together from pieces.
 fn random_file(random: &mut Random) -> String {
-    let names = ["x.y", "a.b", "work_mem", "X.Y", "é.b", "x", "x.y.z", "1x", "q-r", "x._9"];
+    let good = ["x.y", "a.b", "work_mem", "X.Y", "é.b", "x", "x._9", "A_9.b"];
+    let bad = ["x.y.z", "1x", "q-r", "x.1"];
     let mut pieces: Vec<&str> = PIECES.split_whitespace().collect();
     pieces.extend([" ", "\t", "\r", "\u{c}", "\""]);
     let mut text = String::new();
-    for _ in 0..=random.below(3) {
+    for _ in 0..=random.below(2) {
         if random.below(8) == 0 {
             text.push_str(random.pick(&["#", "", " ", "# it's = 'x", "\t#"]));
         } else {
             text.push_str(random.pick(&["", "", "", " ", "\t"]));
-            text.push_str(random.pick(&names));
+            text.push_str(if random.below(12) == 0 {
+                random.pick(&bad)
+            } else {
+                random.pick(&good)
+            });
             text.push_str(random.pick(&[" = ", "=", " ", "\t=\t", " =", "= "]));
             let quote = random.pick(&["", "'"]);
             text.push_str(quote);
-            for _ in 0..random.below(6) {
+            // Outside quotes most pieces are an error, and the first one hides the rest.
+            for _ in 0..=random.below(if quote.is_empty() { 2 } else { 6 }) {
                 text.push_str(random.pick(&pieces));
             }
             text.push_str(quote);

@@ -4,9 +4,11 @@
 //! (`start`, `stop`) → tell (`report`). One worker per pod, so nothing about a pod happens twice
 //! at once. Leaves which pods there are to the agent.
 
+mod prepare;
 mod report;
 mod start;
 mod stop;
+mod watcher;
 
 use std::collections::BTreeMap;
 use std::net::Ipv4Addr;
@@ -27,6 +29,9 @@ use super::volumes::{References, references};
 
 /// First and longest wait between two attempts to make a pod's volumes ready.
 const PREPARE_AGAIN: (Duration, Duration) = (Duration::from_millis(100), Duration::from_secs(2));
+
+/// Wait before an image, a configuration or a volume that could not be had is tried again.
+const TRY_AGAIN: Duration = Duration::from_secs(2);
 
 /// News waiting for the loop: a few containers with three probes each never fill it.
 const NEWS: usize = 64;
@@ -93,6 +98,10 @@ pub(super) struct Worker {
     started: Timestamp,
     posted: Option<PodStatus>,
     changes: u64,
+    /// When a change of what the pod refers to reaches its volumes.
+    refresh_at: Option<Instant>,
+    /// Uids of its claims, by name.
+    claims: BTreeMap<String, String>,
     tell: mpsc::Sender<News>,
     news: mpsc::Receiver<News>,
 }
@@ -124,6 +133,8 @@ impl Worker {
             started: Timestamp::now(),
             posted: None,
             changes: first.changes,
+            refresh_at: None,
+            claims: BTreeMap::new(),
             tell,
             news,
         }
@@ -150,8 +161,7 @@ impl Worker {
                     self.prepare_wait = (self.prepare_wait * 2).min(PREPARE_AGAIN.1);
                 }
             } else if input.changes != self.changes {
-                self.changes = input.changes;
-                wake = self.refresh().await;
+                wake = self.refresh(input.changes).await;
             }
             if self.prepared.is_some() || self.is_ending() || self.is_over() {
                 match lifecycle::next(self.policy(), self.is_ending(), &self.states, Instant::now())
@@ -160,17 +170,17 @@ impl Worker {
                         wake = earliest(wake, later);
                         if !starts.is_empty() {
                             self.start_all(&starts).await;
-                            self.report().await;
+                            let _ = self.report().await;
                             continue;
                         }
                     }
                     Next::Stop => {
-                        self.report().await;
+                        let _ = self.report().await;
                         self.stop(false).await;
                         continue;
                     }
                     Next::Done if self.is_ending() => {
-                        self.report().await;
+                        let _ = self.report().await;
                         self.remove().await;
                         wake = Some(Instant::now() + PREPARE_AGAIN.1);
                     }
@@ -178,7 +188,7 @@ impl Worker {
                 }
             }
             wake = earliest(wake, self.kill_overdue().await);
-            self.report().await;
+            wake = earliest(wake, self.report().await);
             self.pause(wake).await;
         }
     }

@@ -5,14 +5,16 @@ use k8s_openapi::api::core::v1::{Pod, PodStatus};
 use kube::Api;
 use kube::api::{Patch, PatchParams};
 use serde_json::json;
+use tokio::time::Instant;
 
 use super::super::observe::within;
 use super::super::status::{View, pod_status};
-use super::Worker;
+use super::{TRY_AGAIN, Worker};
 
 impl Worker {
-    /// Writes the status when it differs from what was written last.
-    pub(super) async fn report(&mut self) {
+    /// Writes the status when it differs from what was written last; returns when to try again if
+    /// that fails.
+    pub(super) async fn report(&mut self) -> Option<Instant> {
         let pod = self.with_own_conditions();
         let view = View {
             pod: &pod,
@@ -22,7 +24,7 @@ impl Worker {
         };
         let status = pod_status(&view, Timestamp::now());
         if self.posted.as_ref() == Some(&status) {
-            return;
+            return None;
         }
         let (namespace, name) = super::super::names(&self.pod);
         let pods: Api<Pod> = Api::namespaced(self.shared.client.clone(), namespace);
@@ -31,8 +33,14 @@ impl Worker {
         let (parameters, patch) = (PatchParams::default(), Patch::Merge(&change));
         let call = pods.patch_status(name, &parameters, &patch);
         match within("writing a pod's status", call).await {
-            Ok(_) => self.posted = Some(status),
-            Err(error) => tracing::debug!(pod = self.key(), "{error:#}"),
+            Ok(_) => {
+                self.posted = Some(status);
+                None
+            }
+            Err(error) => {
+                tracing::debug!(pod = self.key(), "{error:#}");
+                Some(Instant::now() + TRY_AGAIN)
+            }
         }
     }
 

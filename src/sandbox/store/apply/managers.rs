@@ -112,7 +112,7 @@ pub fn record_update(old: Option<&Value>, new: &mut Value, writer: &Manager, kin
     let nothing = json!({});
     let shape = kind.schema.shape();
     let difference = Difference::between(old.unwrap_or(&nothing), new, shape);
-    let mut managers = old.map(read).unwrap_or_default();
+    let mut managers = before(old, new, writer);
     let plain = if kind.is_custom() { &PLAIN_STRUCTS[..1] } else { PLAIN_STRUCTS };
     let changed = without(difference.changed(), plain);
     for other in managers.iter_mut() {
@@ -131,6 +131,18 @@ pub fn record_update(old: Option<&Value>, new: &mut Value, writer: &Manager, kin
         }
     }
     write(new, managers);
+}
+
+/// The managers an update begins with: those in the body if it brings any (a client may rewrite
+/// them, and `[{}]` clears them), otherwise those of the stored object.
+fn before(old: Option<&Value>, new: &Value, writer: &Manager) -> Vec<Manager> {
+    let Some(old) = old else { return Vec::new() };
+    let brought = new["metadata"]["managedFields"].as_array();
+    match brought.map(Vec::as_slice) {
+        Some([only]) if *only == json!({}) => Vec::new(),
+        Some([_, ..]) if writer.subresource.is_empty() => read(new),
+        _ => read(old),
+    }
 }
 
 /// Takes single places out of a set, not what lies below them.
@@ -227,4 +239,107 @@ fn conflict(conflicts: &[(Manager, Fields)]) -> Refusal {
         many => format!("Apply failed with {} conflicts: {}", many.len(), lines.join("\n")),
     };
     Refusal::apply_conflict(message, causes)
+}
+
+#[cfg(test)]
+mod tests {
+    use crate::sandbox::store::{patch::Patch, tests::World};
+    use serde_json::{Value, json};
+
+    fn apply(world: &mut World, by: &str, data: Value, force: bool) -> Result<Value, String> {
+        let config = json!({"apiVersion": "v1", "kind": "ConfigMap", "data": data});
+        let patch = Patch::Apply { config, force };
+        let done = world.patch("configmaps", "x", by, &patch);
+        done.map(|object| object["data"].clone()).map_err(|refusal| refusal.message)
+    }
+
+    fn owners(world: &World) -> Vec<String> {
+        let kind = world.kind("configmaps");
+        let object = world.store.get(&kind, "demo", "x").unwrap();
+        super::read(&object)
+            .iter()
+            .map(|m| format!("{} {}", m.name, m.fields.paths().join(" ")))
+            .collect()
+    }
+
+    #[test]
+    fn an_apply_owns_what_it_names_and_gives_up_what_it_does_not() {
+        let mut world = World::new();
+        apply(&mut world, "one", json!({"a": "1", "b": "1"}), false).unwrap();
+        assert_eq!(owners(&world), ["one .data.a .data.b"]);
+        // The same value may have two owners.
+        apply(&mut world, "two", json!({"b": "1", "c": "2"}), false).unwrap();
+        assert_eq!(owners(&world), ["one .data.a .data.b", "two .data.b .data.c"]);
+        let left = apply(&mut world, "one", json!({"a": "1"}), false).unwrap();
+        assert_eq!(left, json!({"a": "1", "b": "1", "c": "2"}));
+        let left = apply(&mut world, "two", json!({"c": "2"}), false).unwrap();
+        assert_eq!(left, json!({"a": "1", "c": "2"}));
+    }
+
+    #[test]
+    fn another_value_conflicts_until_it_is_forced() {
+        let mut world = World::new();
+        apply(&mut world, "one", json!({"a": "1", "b": "1"}), false).unwrap();
+        let theirs = json!({"a": "2", "b": "2"});
+        assert_eq!(
+            apply(&mut world, "two", theirs.clone(), false).unwrap_err(),
+            "Apply failed with 2 conflicts: conflicts with \"one\":\n- .data.a\n- .data.b"
+        );
+        apply(&mut world, "two", theirs, true).unwrap();
+        assert_eq!(owners(&world), ["two .data.a .data.b"]);
+    }
+
+    #[test]
+    fn an_update_takes_what_it_changes() {
+        let mut world = World::new();
+        apply(&mut world, "one", json!({"a": "1", "b": "1"}), false).unwrap();
+        let patch = Patch::Merge(json!({"data": {"a": "9", "c": "9"}}));
+        world.patch("configmaps", "x", "editor", &patch).unwrap();
+        assert_eq!(owners(&world), ["one .data.b", "editor .data.a .data.c"]);
+        let refused = apply(&mut world, "one", json!({"a": "1"}), false).unwrap_err();
+        assert_eq!(
+            refused,
+            "Apply failed with 1 conflict: conflict with \"editor\" using v1 at \
+             2027-01-15T08:00:03Z: .data.a"
+        );
+        let gone = Patch::Merge(json!({"data": {"a": null}}));
+        world.patch("configmaps", "x", "editor", &gone).unwrap();
+        assert_eq!(owners(&world), ["one .data.b", "editor .data.c"]);
+    }
+
+    #[test]
+    fn the_same_apply_again_changes_nothing() {
+        let mut world = World::new();
+        apply(&mut world, "one", json!({"a": "1"}), false).unwrap();
+        let before = world.store.revision();
+        apply(&mut world, "one", json!({"a": "1"}), false).unwrap();
+        assert_eq!(world.store.revision(), before);
+    }
+
+    #[test]
+    fn managers_can_be_rewritten_and_cleared() {
+        let mut world = World::new();
+        apply(&mut world, "one", json!({"a": "1"}), false).unwrap();
+        let clear = Patch::Merge(json!({"metadata": {"managedFields": [{}]}}));
+        world.patch("configmaps", "x", "editor", &clear).unwrap();
+        assert!(owners(&world).is_empty());
+    }
+
+    #[test]
+    fn a_list_by_key_is_owned_by_element_and_a_default_key_counts() {
+        let mut world = World::new();
+        let mut service = |by: &str, ports: Value| {
+            let config = json!({
+                "apiVersion": "v1", "kind": "Service", "spec": {"ports": ports},
+            });
+            let patch = Patch::Apply { config, force: false };
+            world.patch("services", "x", by, &patch).map(|o| o["spec"]["ports"].clone())
+        };
+        service("one", json!([{"name": "a", "port": 1}])).unwrap();
+        let both = service("two", json!([{"name": "b", "port": 1, "protocol": "UDP"}])).unwrap();
+        assert_eq!(both.as_array().map(Vec::len), Some(2));
+        let conflict = service("two", json!([{"name": "c", "port": 1}])).unwrap_err();
+        let path = r#".spec.ports[port=1,protocol="TCP"].name"#;
+        assert!(conflict.message.ends_with(path), "{conflict}");
+    }
 }

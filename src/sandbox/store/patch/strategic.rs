@@ -174,3 +174,63 @@ fn clean(value: &mut Value) {
         _ => {}
     }
 }
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::sandbox::store::built_in;
+    use serde_json::json;
+
+    fn check(old: Value, change: Value, new: Value) {
+        let kinds = built_in::kinds();
+        let pods = kinds.iter().find(|k| k.plural == "pods").unwrap();
+        let mut value = json!({"spec": old});
+        patch(&mut value, &json!({"spec": change.clone()}), pods.schema.shape()).unwrap();
+        assert_eq!(value["spec"], new, "{change}");
+    }
+
+    #[test]
+    fn lists_merge_by_their_key() {
+        let two = json!({"containers": [{"name": "a", "image": "1"}, {"name": "b"}]});
+        check(
+            two.clone(),
+            json!({"containers": [{"name": "a", "image": "2"}, {"name": "c"}]}),
+            json!({"containers": [{"name": "a", "image": "2"}, {"name": "b"}, {"name": "c"}]}),
+        );
+        check(
+            two.clone(),
+            json!({"containers": [{"name": "a", "$patch": "delete"}]}),
+            json!({"containers": [{"name": "b"}]}),
+        );
+        check(
+            two.clone(),
+            json!({"containers": [{"$patch": "replace"}, {"name": "z"}]}),
+            json!({"containers": [{"name": "z"}]}),
+        );
+        check(
+            two,
+            json!({"$setElementOrder/containers": [{"name": "b"}, {"name": "a"}]}),
+            json!({"containers": [{"name": "b"}, {"name": "a", "image": "1"}]}),
+        );
+    }
+
+    #[test]
+    fn lists_without_a_key_are_replaced_and_directives_followed() {
+        check(
+            json!({"tolerations": [{"key": "a"}]}),
+            json!({"tolerations": []}),
+            json!({"tolerations": []}),
+        );
+        check(
+            json!({"volumes": [{"name": "a", "emptyDir": {}}]}),
+            json!({"volumes": [{"name": "a", "$retainKeys": ["name", "secret"], "secret": {"secretName": "s"}}]}),
+            json!({"volumes": [{"name": "a", "secret": {"secretName": "s"}}]}),
+        );
+        check(json!({"nodeSelector": {"a": "b"}}), json!({"nodeSelector": null}), json!({}));
+        check(
+            json!({"nodeSelector": {"a": "b"}}),
+            json!({"nodeSelector": {"$patch": "replace", "c": "d"}}),
+            json!({"nodeSelector": {"c": "d"}}),
+        );
+    }
+}

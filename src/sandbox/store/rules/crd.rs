@@ -6,6 +6,7 @@ use crate::sandbox::store::{
     refusal::{Cause, Refusal},
 };
 use jiff::Timestamp;
+use kube::core::cel::compile_schema;
 use serde_json::{Value, json};
 
 /// The finalizer of the real server.
@@ -59,7 +60,7 @@ pub fn judge(definition: &Value) -> Vec<Cause> {
     let wanted = format!("{}.{}", text(&spec["names"]["plural"]), text(&spec["group"]));
     let name = metadata::name(definition);
     if name != wanted {
-        let why = format!("must be spec.names.plural+\".\"+spec.group");
+        let why = "must be spec.names.plural+\".\"+spec.group";
         causes.push(Cause::invalid("metadata.name", &json!(name), why));
     }
     let versions: Vec<&Value> = spec["versions"].as_array().into_iter().flatten().collect();
@@ -74,6 +75,10 @@ pub fn judge(definition: &Value) -> Vec<Cause> {
             causes.push(Cause::required(path, "schemas are required"));
         } else {
             structural(schema, &path, &mut causes);
+            for error in compile_schema(schema).compilation_errors() {
+                let field = format!("{path}.x-kubernetes-validations");
+                causes.push(Cause::invalid(field, &json!({}), error.to_string()));
+            }
         }
     }
     if !["Namespaced", "Cluster"].contains(&text(&spec["scope"]).as_str()) {

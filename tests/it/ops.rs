@@ -1,0 +1,383 @@
+//! Requests carried out on real servers: made with kubectl, judged by what the servers answer.
+
+use std::collections::BTreeMap;
+use std::sync::Arc;
+use std::time::{Duration, Instant};
+
+use k8s_openapi::api::core::v1::Secret;
+use k8s_openapi::jiff::Timestamp;
+use kube::Api;
+use kube::api::DeleteParams;
+use pgitops::api::conditions;
+use pgitops::api::ops_request::{OpsPhase, ProofReport};
+use pgitops::api::postgres::Phase;
+use pgitops::api::{Postgres, PostgresOpsRequest};
+use pgitops::cluster::{Cluster, Leadership, Watched};
+use pgitops::ops::status::{self, Pause};
+use pgitops::provision::SELECTOR;
+use pgitops::{ops, provision};
+use serde_json::{Value, json};
+use tokio::task::JoinHandle;
+use tokio_postgres::NoTls;
+use tokio_util::sync::CancellationToken;
+
+use crate::fixture::{World, until};
+
+/// The provisioner and ops beside a sandbox, as one controller runs them.
+struct Loops {
+    cluster: Cluster,
+    postgreses: Arc<Watched<Postgres>>,
+    requests: Arc<Watched<PostgresOpsRequest>>,
+    shutdown: CancellationToken,
+    provision: JoinHandle<()>,
+}
+
+impl Loops {
+    fn start(world: &World) -> Self {
+        // `RUST_LOG=pgitops=debug` shows what the loops do.
+        let filter = tracing_subscriber::EnvFilter::from_default_env();
+        drop(tracing_subscriber::fmt().with_env_filter(filter).with_test_writer().try_init());
+        let cluster = Cluster::new(world.client());
+        let postgreses = Watched::start(&cluster, None);
+        let pods = Watched::start(&cluster, Some(SELECTOR));
+        let requests = Watched::start(&cluster, None);
+        let leadership = Leadership::fixed(1);
+        let context = provision::Context::new(
+            cluster.clone(),
+            postgreses.clone(),
+            pods,
+            leadership,
+            provision::Options::default(),
+        );
+        let shutdown = CancellationToken::new();
+        let stop = shutdown.clone();
+        let provision =
+            tokio::spawn(async move { provision::run(Arc::new(context), stop).await.unwrap() });
+        Self { cluster, postgreses, requests, shutdown, provision }
+    }
+
+    /// Ops, which can be ended like a killed process: its tasks vanish where they are.
+    fn ops(&self, transitions: u64) -> Ops {
+        let context = Arc::new(ops::Context::new(
+            self.cluster.clone(),
+            self.postgreses.clone(),
+            self.requests.clone(),
+            Leadership::fixed(transitions),
+            Timestamp::now,
+        ));
+        let shutdown = CancellationToken::new();
+        let stop = shutdown.clone();
+        let runtime = tokio::runtime::Builder::new_multi_thread()
+            .worker_threads(2)
+            .enable_all()
+            .build()
+            .unwrap();
+        runtime.spawn(async move { ops::run(context, stop).await.unwrap() });
+        Ops { runtime: Some(runtime), shutdown }
+    }
+
+    async fn stop(self) {
+        self.shutdown.cancel();
+        let ended = tokio::time::timeout(Duration::from_secs(10), self.provision).await;
+        ended.expect("the provisioner ends when it is told to").unwrap();
+    }
+}
+
+struct Ops {
+    runtime: Option<tokio::runtime::Runtime>,
+    shutdown: CancellationToken,
+}
+
+impl Ops {
+    fn kill(mut self) {
+        self.runtime.take().unwrap().shutdown_background();
+    }
+}
+
+impl Drop for Ops {
+    fn drop(&mut self) {
+        self.shutdown.cancel();
+        if let Some(runtime) = self.runtime.take() {
+            runtime.shutdown_background();
+        }
+    }
+}
+
+/// The database `orders` and its requests.
+struct Orders<'a>(&'a World);
+
+impl Orders<'_> {
+    async fn create(&self, replicas: i32, configuration: Value) {
+        self.0.apply(&json!({
+            "apiVersion": "kubedb.com/v1", "kind": "Postgres",
+            "metadata": {"name": "orders", "namespace": "demo"},
+            "spec": {
+                "version": "15", "replicas": replicas,
+                "storage": {"resources": {"requests": {"storage": "1Gi"}}},
+                "configuration": configuration,
+                // 16 MB of shared buffers: three servers share this machine with other tests.
+                "podTemplate": {"spec": {"containers": [
+                    {"name": "postgres", "resources": {"limits": {"memory": "64Mi"}}}
+                ]}},
+            },
+        }));
+        let look = || async {
+            let postgres = self.get().await;
+            match postgres.phase() == Some(Phase::Ready) {
+                true => Ok(()),
+                false => Err(format!("{:#}", json!(postgres.status))),
+            }
+        };
+        until("orders is Ready", look).await;
+    }
+
+    async fn get(&self) -> Postgres {
+        Api::namespaced(self.0.client(), "demo").get("orders").await.unwrap()
+    }
+
+    fn requests(&self) -> Api<PostgresOpsRequest> {
+        Api::namespaced(self.0.client(), "demo")
+    }
+
+    fn send(&self, name: &str, spec: Value) {
+        let mut whole = json!({"databaseRef": {"name": "orders"}});
+        json_patch::merge(&mut whole, &spec);
+        self.0.apply(&json!({
+            "apiVersion": "ops.kubedb.com/v1alpha1", "kind": "PostgresOpsRequest",
+            "metadata": {"name": name, "namespace": "demo"}, "spec": whole,
+        }));
+    }
+
+    async fn ended(&self, name: &str) -> PostgresOpsRequest {
+        let look = || async {
+            let request = self.requests().get(name).await.unwrap();
+            let guarded = request.metadata.finalizers.as_ref().is_some_and(|f| !f.is_empty());
+            match request.phase().is_terminal() && !guarded {
+                true => Ok(request),
+                false => Err(format!("{:#}", json!(request.status))),
+            }
+        };
+        until(&format!("{name} has ended"), look).await
+    }
+
+    /// Sends a request and waits for its end.
+    async fn ask(&self, name: &str, spec: Value) -> Told {
+        let began = Instant::now();
+        self.send(name, spec);
+        let request = self.ended(name).await;
+        let report = request.status.as_ref().and_then(|s| s.proof.clone()).unwrap_or_default();
+        println!(
+            "{name}: {:?} after {} ms (with kubectl {:?}); order {:?}, writes paused {:?} ms",
+            request.phase(),
+            report.duration_ms,
+            began.elapsed(),
+            report.restarted,
+            report.writes_paused_ms
+        );
+        assert_eq!(status::paused(&self.get().await), Pause::Not, "{name} left it paused");
+        Told { request, report }
+    }
+
+    async fn reconfigure(&self, name: &str, configuration: Value) -> Told {
+        let spec = json!({"type": "Reconfigure", "configuration": configuration});
+        self.ask(name, spec).await
+    }
+
+    async fn query(&self, pod: &str, query: &str) -> Result<String, String> {
+        let pod = self.0.pods().get(pod).await.map_err(|error| error.to_string())?;
+        let address = pod.status.and_then(|s| s.pod_ip).unwrap_or_default();
+        let secret = Api::<Secret>::namespaced(self.0.client(), "demo").get("orders-auth").await;
+        let password = secret.unwrap().data.unwrap()["password"].0.clone();
+        let mut config = tokio_postgres::Config::new();
+        config.host(&address).user("postgres").password(password).dbname("postgres");
+        let connected = config.connect(NoTls).await.map_err(|error| error.to_string())?;
+        let (client, connection) = connected;
+        tokio::spawn(connection);
+        let rows = client.simple_query(query).await.map_err(|error| error.to_string())?;
+        let row = rows.iter().find_map(|message| match message {
+            tokio_postgres::SimpleQueryMessage::Row(row) => row.get(0).map(str::to_owned),
+            _ => None,
+        });
+        Ok(row.unwrap_or_default())
+    }
+
+    /// What a parameter is on every node.
+    async fn show(&self, name: &str) -> Vec<String> {
+        let mut all = Vec::new();
+        for ordinal in 0..self.get().await.spec.nodes() {
+            let pod = format!("orders-{ordinal}");
+            all.push(self.query(&pod, &format!("show {name}")).await.unwrap());
+        }
+        all
+    }
+}
+
+/// How a request ended.
+struct Told {
+    request: PostgresOpsRequest,
+    report: ProofReport,
+}
+
+impl Told {
+    fn successful(self) -> Self {
+        assert_eq!(self.request.phase(), OpsPhase::Successful, "{:#}", json!(self.request.status));
+        self
+    }
+
+    /// The sentence of the failure.
+    fn failed(&self) -> &str {
+        assert_eq!(self.request.phase(), OpsPhase::Failed, "{:#}", json!(self.request.status));
+        let failed = conditions::find(self.request.conditions(), "Failed");
+        &failed.expect("a condition Failed").message
+    }
+
+    fn order(&self) -> Vec<&str> {
+        self.report.restarted.iter().map(String::as_str).collect()
+    }
+}
+
+fn apply(text: &str) -> Value {
+    json!({"applyConfig": {"user.conf": text}})
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn three_nodes_are_reconfigured_in_every_way() {
+    let world = World::start().await;
+    let loops = Loops::start(&world);
+    let running = loops.ops(1);
+    let orders = Orders(&world);
+    // Made with kubectl, with a configuration of its own: taken over by the first request.
+    orders.create(3, json!({"inline": {"user.conf": "work_mem = 5MB"}})).await;
+    assert_eq!(orders.show("work_mem").await, ["5MB"; 3]);
+
+    let reload = orders.reconfigure("reload", apply("work_mem = 8MB")).await.successful();
+    assert_eq!(orders.show("work_mem").await, ["8MB"; 3]);
+    assert_eq!((reload.report.proven, reload.order().len()), (3, 0));
+    assert_eq!(orders.get().await.spec.inline(), "work_mem = '8MB'\n");
+
+    let raised = orders.reconfigure("raise", apply("max_connections=250")).await.successful();
+    assert_eq!(orders.show("max_connections").await, ["250"; 3]);
+    assert_eq!(raised.order(), ["orders-1 standby", "orders-2 standby", "orders-0 primary"]);
+    assert!(raised.report.writes_paused_ms.is_some() && raised.report.roles_unchanged);
+
+    orders.0.apply(&json!({
+        "apiVersion": "v1", "kind": "Secret", "metadata": {"name": "conf", "namespace": "demo"},
+        "stringData": {"user.conf": "max_connections = 120\nmax_worker_processes = 12\n"},
+    }));
+    // Down in one, up in the other: the standbys restart twice.
+    let mixed = json!({"removeCustomConfig": true, "configSecret": {"name": "conf"}});
+    let mixed = orders.reconfigure("mixed", mixed).await.successful();
+    assert_eq!(orders.show("max_connections").await, ["120"; 3]);
+    assert_eq!(orders.show("max_worker_processes").await, ["12"; 3]);
+    assert_eq!(orders.show("work_mem").await, ["4MB"; 3]);
+    let (one, two, zero) = ("orders-1 standby", "orders-2 standby", "orders-0 primary");
+    assert_eq!(mixed.order(), [one, two, zero, one, two]);
+    assert_eq!(orders.get().await.spec.secret_name(), Some("conf"));
+    assert_eq!(orders.get().await.spec.inline(), "");
+
+    let refused = orders.reconfigure("refused", apply("shared_preload_libraries = nosuch")).await;
+    assert!(refused.failed().contains("nosuch"), "{}", refused.failed());
+    let unknown = orders.reconfigure("unknown", apply("wrok_mem = 4MB")).await;
+    assert!(unknown.failed().contains("write work_mem"), "{}", unknown.failed());
+    let owned = orders.reconfigure("owned", apply("port = 5433")).await;
+    assert!(owned.failed().contains("belongs to the operator"), "{}", owned.failed());
+    let missing = orders.reconfigure("missing", json!({"configSecret": {"name": "none"}})).await;
+    assert!(missing.failed().contains("Secret demo/none is not there"), "{}", missing.failed());
+    assert_eq!(orders.get().await.spec.secret_name(), Some("conf"));
+
+    // Without a restart the value waits; a request Restart brings it into effect.
+    let mut later = apply("max_connections = 140");
+    later["restart"] = json!("false");
+    let later = orders.reconfigure("later", later).await.successful();
+    assert_eq!(later.report.pending_restart, ["max_connections"]);
+    assert_eq!(orders.show("max_connections").await, ["120"; 3]);
+    let restart = orders.ask("restart", json!({"type": "Restart"})).await.successful();
+    assert_eq!(orders.show("max_connections").await, ["140"; 3]);
+    assert_eq!(restart.order(), [one, two, zero]);
+
+    orders.query("orders-0", "alter system set work_mem = '3MB'").await.unwrap();
+    orders.query("orders-0", "select pg_reload_conf()").await.unwrap();
+    let overridden = orders.reconfigure("overridden", apply("work_mem = 9MB")).await;
+    assert!(overridden.failed().contains("ALTER SYSTEM RESET work_mem"), "{}", overridden.failed());
+    orders.query("orders-0", "alter system reset work_mem").await.unwrap();
+
+    let other = json!({"type": "ReconfigureTLS"});
+    orders.send("other", other);
+    let down = orders.reconfigure("down", json!({"removeCustomConfig": true})).await.successful();
+    assert_eq!(orders.show("max_connections").await, ["100"; 3]);
+    assert_eq!(down.order(), [zero, one, two]);
+    let other = orders.requests().get("other").await.unwrap();
+    assert_eq!(other.phase(), OpsPhase::Pending);
+    assert!(conditions::is_true(other.conditions(), status::NOT_CARRIED_OUT));
+
+    drop(running);
+    loops.stop().await;
+    world.stop().await;
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn what_is_killed_is_finished_and_what_is_deleted_is_undone() {
+    let world = World::start().await;
+    let loops = Loops::start(&world);
+    let orders = Orders(&world);
+    orders.create(3, json!({})).await;
+
+    // Killed ten times, each time somewhere else, in a change that goes up and down.
+    let before = starts(&orders).await;
+    let mut transitions = 1;
+    let mut running = loops.ops(transitions);
+    let values = "max_connections = 130\\nmax_worker_processes = 7\\nwork_mem = 6MB";
+    let values = values.replace("\\n", "\n");
+    orders.send("killed", json!({"type": "Reconfigure", "configuration": apply(&values)}));
+    for kill in 1..=10u64 {
+        // Different places at every run of the test; the simulation plays the same ones again.
+        tokio::time::sleep(Duration::from_millis(kill * 13 % 90 + 5)).await;
+        running.kill();
+        transitions += 1;
+        running = loops.ops(transitions);
+    }
+    let killed = orders.ended("killed").await;
+    assert_eq!(killed.phase(), OpsPhase::Successful, "{:#}", json!(killed.status));
+    assert_eq!(orders.show("max_connections").await, ["130"; 3]);
+    assert_eq!(orders.show("max_worker_processes").await, ["7"; 3]);
+    assert_eq!(orders.show("work_mem").await, ["6MB"; 3]);
+    let after = starts(&orders).await;
+    assert!(before.iter().all(|(pod, at)| after[pod] != *at), "all were restarted");
+
+    // Deleted in the middle: what was before is in force again, and it is not left paused.
+    orders.send(
+        "deleted",
+        json!({"type": "Reconfigure", "configuration": apply("max_connections = 90")}),
+    );
+    let look = || async {
+        let paused = status::paused(&orders.get().await) != Pause::Not;
+        if paused { Ok(()) } else { Err("not paused yet".to_owned()) }
+    };
+    until("the rollout has begun", look).await;
+    orders.requests().delete("deleted", &DeleteParams::default()).await.unwrap();
+    let look = || async {
+        match orders.requests().get_opt("deleted").await.unwrap() {
+            None => Ok(()),
+            Some(request) => Err(format!("{:#}", json!(request.status))),
+        }
+    };
+    until("the request is gone", look).await;
+    assert_eq!(orders.show("max_connections").await, ["130"; 3]);
+    assert_eq!(status::paused(&orders.get().await), Pause::Not);
+    assert!(!orders.get().await.spec.inline().contains("90"));
+
+    drop(running);
+    loops.stop().await;
+    world.stop().await;
+}
+
+/// When each server was started.
+async fn starts(orders: &Orders<'_>) -> BTreeMap<String, String> {
+    let mut all = BTreeMap::new();
+    for ordinal in 0..orders.get().await.spec.nodes() {
+        let pod = format!("orders-{ordinal}");
+        let at = orders.query(&pod, "select pg_postmaster_start_time()").await.unwrap();
+        all.insert(pod, at);
+    }
+    all
+}

@@ -1,0 +1,254 @@
+//! The sync loop against a real git repository and the sandbox's API server, with somebody else
+//! carrying the requests out: as it is beside KubeDB.
+
+use std::path::{Path, PathBuf};
+use std::process::Command;
+use std::sync::Arc;
+
+use kube::api::{Patch, PatchParams};
+use kube::{Api, ResourceExt};
+use pgitops::api::names::annotations;
+use pgitops::api::ops_request::OpsPhase;
+use pgitops::api::{Claim, ConfigRepository, Postgres, PostgresOpsRequest, conditions};
+use pgitops::cluster::{Cluster, Leadership, Watched};
+use pgitops::git::{MirrorOptions, Mirrors};
+use pgitops::sync::{Context, reconcile};
+use pgitops::telemetry::Metrics;
+use serde_json::json;
+use tokio_util::sync::CancellationToken;
+
+use crate::fixture::{World, until};
+
+struct Line {
+    world: World,
+    cx: Arc<Context>,
+    stop: CancellationToken,
+    task: tokio::task::JoinHandle<()>,
+    work: PathBuf,
+    _folder: tempfile::TempDir,
+}
+
+fn git(folder: &Path, arguments: &[&str]) -> String {
+    let output = Command::new("git")
+        .current_dir(folder)
+        .args(["-c", "user.name=ana", "-c", "user.email=ana@example.com"])
+        .args(arguments)
+        .env("GIT_CONFIG_NOSYSTEM", "1")
+        .output()
+        .expect("git is needed by this test: install it");
+    assert!(output.status.success(), "{}", String::from_utf8_lossy(&output.stderr));
+    String::from_utf8(output.stdout).unwrap().trim().to_owned()
+}
+
+impl Line {
+    async fn start() -> Self {
+        let world = World::start().await;
+        let folder = tempfile::tempdir().unwrap();
+        let bare = world.sandbox.config_git.clone().unwrap();
+        git(folder.path(), &["clone", "-q", bare.to_str().unwrap(), "work"]);
+        let work = folder.path().join("work");
+        git(&work, &["checkout", "-q", "-b", "main"]);
+        let cluster = Cluster::new(world.client());
+        let options = MirrorOptions { allow_local: true, ..MirrorOptions::default() };
+        let mirrors = Mirrors::open(folder.path().join("mirrors"), options).unwrap();
+        let cx = Arc::new(Context::new(
+            cluster.clone(),
+            mirrors,
+            Watched::<ConfigRepository>::start(&cluster, None),
+            Watched::<Postgres>::start(&cluster, None),
+            Watched::<PostgresOpsRequest>::start(&cluster, None),
+            Leadership::fixed(1),
+            Arc::new(Metrics::default()),
+        ));
+        let stop = CancellationToken::new();
+        let run = pgitops::sync::run(cx.clone(), stop.clone());
+        let task = tokio::spawn(async move { run.await.unwrap() });
+        Self { world, cx, stop, task, work, _folder: folder }
+    }
+
+    /// A database that somebody set up.
+    async fn database(&self, name: &str) {
+        self.world.apply(&json!({
+            "apiVersion": "kubedb.com/v1", "kind": "Postgres",
+            "metadata": {"name": name, "namespace": "demo"},
+            "spec": {"version": "15", "storageType": "Ephemeral"},
+        }));
+        let status = json!({"status": {"phase": "Ready", "conditions": []}});
+        let patch = Patch::Merge(&status);
+        self.databases().patch_status(name, &PatchParams::default(), &patch).await.unwrap();
+    }
+
+    fn databases(&self) -> Api<Postgres> {
+        Api::namespaced(self.world.client(), "demo")
+    }
+
+    fn requests(&self) -> Api<PostgresOpsRequest> {
+        Api::namespaced(self.world.client(), "demo")
+    }
+
+    fn repositories(&self) -> Api<ConfigRepository> {
+        Api::namespaced(self.world.client(), "demo")
+    }
+
+    /// Commits a file and pushes it; gives the commit's id.
+    fn push(&self, file: &str, text: &str) -> String {
+        std::fs::write(self.work.join(file), text).unwrap();
+        git(&self.work, &["add", "."]);
+        git(&self.work, &["commit", "-q", "-m", file]);
+        git(&self.work, &["push", "-q", "origin", "main"]);
+        git(&self.work, &["rev-parse", "HEAD"])
+    }
+
+    /// The open request of a database.
+    async fn open_request(&self, name: &str) -> PostgresOpsRequest {
+        until(&format!("a request for {name}"), || async {
+            let all = self.requests().list(&Default::default()).await.unwrap().items;
+            let open = all
+                .into_iter()
+                .find(|r| r.spec.database_ref.name == name && !r.phase().is_terminal());
+            open.ok_or_else(|| "none".to_owned())
+        })
+        .await
+    }
+
+    /// Carries a request out as KubeDB would: no proof, but the object says the new thing.
+    async fn carry_out(&self, request: &PostgresOpsRequest) {
+        let settings = request.spec.configuration.as_ref().unwrap().settings();
+        let inline = json!({"spec": {"configuration": {"inline": {"user.conf": settings}}}});
+        let name = &request.spec.database_ref.name;
+        let parameters = PatchParams::default();
+        self.databases().patch(name, &parameters, &Patch::Merge(&inline)).await.unwrap();
+        let status = json!({"status": {"phase": OpsPhase::Successful, "conditions": []}});
+        let patch = Patch::Merge(&status);
+        self.requests().patch_status(&request.name_any(), &parameters, &patch).await.unwrap();
+    }
+
+    /// Waits until the note of a commit begins as expected; gives it.
+    async fn note(&self, commit: &str, begins: &str) -> String {
+        let bare = self.world.sandbox.config_git.clone().unwrap();
+        until(&format!("a note {begins:?}"), || async {
+            let output = Command::new("git")
+                .current_dir(&bare)
+                .args(["notes", "--ref=pgitops/default", "show", commit])
+                .output()
+                .unwrap();
+            let text = String::from_utf8_lossy(&output.stdout).into_owned();
+            if text.starts_with(begins) { Ok(text) } else { Err(text) }
+        })
+        .await
+    }
+
+    async fn ready(&self, status: &str) -> String {
+        until(&format!("Ready={status}"), || async {
+            let repository = self.repositories().get("config").await.unwrap();
+            let said = repository.status.unwrap_or_default();
+            let ready = conditions::find(&said.conditions, "Ready").cloned();
+            match ready {
+                Some(ready) if ready.status == status => Ok(ready.message),
+                other => Err(format!("{other:?}")),
+            }
+        })
+        .await
+    }
+
+    async fn claim(&self, name: &str) -> Option<Claim> {
+        let postgres = self.databases().get(name).await.unwrap();
+        Claim::parse(postgres.annotations().get(annotations::CLAIM)?)
+    }
+
+    async fn stop(self) {
+        self.stop.cancel();
+        self.task.await.unwrap();
+        self.world.stop().await;
+    }
+}
+
+fn document(database: &str, parameters: &str) -> String {
+    format!(
+        "apiVersion: pgitops.dev/v1alpha1\nkind: PostgresConfig\nmetadata: {{name: {database}}}\n\
+         spec:\n  databaseRef: {{name: {database}}}\n  parameters: {{{parameters}}}\n"
+    )
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn a_push_becomes_a_request_and_its_result_a_note() {
+    let line = Line::start().await;
+    line.database("orders").await;
+    let first = line.push("orders.yaml", &document("orders", "work_mem: 16MB"));
+
+    let request = line.open_request("orders").await;
+    assert_eq!(request.annotation(annotations::COMMIT), Some(first.as_str()));
+    assert_eq!(request.spec.configuration.as_ref().unwrap().settings(), "work_mem = '16MB'\n");
+    line.note(&first, "IN PROGRESS").await;
+    let claim = line.claim("orders").await.unwrap();
+    assert!(claim.managed.contains("work_mem"));
+    line.carry_out(&request).await;
+    let note = line.note(&first, "APPLIED: 1 of 1 database applied").await;
+    assert!(note.contains("Outcome: applied, reported by KubeDB, not proven"), "{note}");
+    assert!(note.contains("Changed: work_mem 4MB -> 16MB (reload; orders.yaml:6)"), "{note}");
+    line.ready("True").await;
+    assert_eq!(line.claim("orders").await.unwrap().applied.unwrap().as_str(), first);
+
+    // A broken file beside it hides nothing; a commit that changes no document gets no note.
+    let broken = line.push("broken.yaml", "kind: PostgresConfig\nspec: [");
+    let note = line.note(&broken, "REFUSED").await;
+    assert!(note.contains("File: broken.yaml"), "{note}");
+    let message = line.ready("False").await;
+    assert!(message.contains("broken.yaml:2:7 not YAML: unclosed bracket"), "{message}");
+    std::fs::remove_file(line.work.join("broken.yaml")).unwrap();
+    line.push("README.md", "hello");
+    line.ready("True").await;
+
+    // Somebody changes the value behind our back.
+    let other = json!({"spec": {"configuration": {"inline": {"user.conf": "work_mem=1MB"}}}});
+    let parameters = PatchParams::default();
+    line.databases().patch("orders", &parameters, &Patch::Merge(&other)).await.unwrap();
+    let correction = line.open_request("orders").await;
+    assert_eq!(correction.annotation(annotations::CAUSE), Some("drift"));
+    let previous = request.name_any();
+    assert_eq!(correction.annotation(annotations::PREVIOUS), Some(previous.as_str()));
+    line.carry_out(&correction).await;
+    line.ready("True").await;
+
+    // The repository goes: the database is released with its values.
+    line.repositories().delete("config", &Default::default()).await.unwrap();
+    until("released", || async {
+        let gone = line.repositories().get_opt("config").await.unwrap().is_none();
+        match (gone, line.claim("orders").await) {
+            (true, None) => Ok(()),
+            state => Err(format!("{state:?}")),
+        }
+    })
+    .await;
+    let postgres = line.databases().get("orders").await.unwrap();
+    assert_eq!(postgres.spec.inline(), "work_mem = '16MB'\n");
+    line.stop().await;
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn an_unchanged_repository_costs_no_api_call() {
+    let line = Line::start().await;
+    line.database("orders").await;
+    let first = line.push("orders.yaml", &document("orders", "work_mem: 16MB"));
+    let request = line.open_request("orders").await;
+    line.carry_out(&request).await;
+    line.note(&first, "APPLIED").await;
+    line.ready("True").await;
+    line.stop.cancel();
+    let look = || async {
+        let repository = Arc::new(line.repositories().get("config").await.unwrap());
+        let before = line.cx.cluster.calls();
+        reconcile::reconcile(repository, line.cx.clone()).await.unwrap();
+        line.cx.cluster.calls() - before
+    };
+    // The first look may still write what the last pass of the loop left.
+    until("a look without a call", || async {
+        match look().await {
+            0 => Ok(()),
+            calls => Err(format!("{calls} calls")),
+        }
+    })
+    .await;
+    assert_eq!(look().await, 0);
+    line.stop().await;
+}
