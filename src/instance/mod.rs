@@ -20,6 +20,7 @@ mod dry_run;
 mod facts;
 mod files;
 mod fill;
+mod left_over;
 mod peers;
 mod process;
 mod prove;

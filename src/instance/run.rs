@@ -6,18 +6,13 @@
 
 use std::{io, sync::Arc, time::Duration};
 
-use nix::{
-    sys::signal::{Signal, kill},
-    unistd::Pid,
-};
 use tokio::{net::TcpListener, time::sleep};
 use tokio_util::sync::CancellationToken;
 
 use super::{
-    changes, dry_run, facts, files, health,
+    changes, dry_run, facts, files, health, left_over,
     options::Options,
-    peers,
-    process::{self, LockFile},
+    peers, process,
     server::{self, Api},
     server_file,
     store::Store,
@@ -101,45 +96,9 @@ async fn prepare(options: &Options) -> Result<Store, Error> {
     for (path, text) in [(options.hba_file(), server_file::HBA), (options.ident_file(), "")] {
         files::replace(&path, text.as_bytes(), owner).map_err(what(&path))?;
     }
-    stop_left_over(options).await.map_err(what(&options.data_directory))?;
+    left_over::stop(options).await.map_err(what(&options.data_directory))?;
     dry_run::tidy(options);
     Ok(store)
-}
-
-/// A postmaster that outlived the process which started it holds the data folder, and nobody
-/// watches it. Fast first; its clients have lost their supervisor, not their data.
-async fn stop_left_over(options: &Options) -> io::Result<()> {
-    let Some(lock) = LockFile::read(&options.data_directory) else { return Ok(()) };
-    let pid = Pid::from_raw(lock.pid);
-    // Between signals: time to end. A fast stop may have to write a checkpoint.
-    let steps = [(Signal::SIGINT, options.stop_grace), (Signal::SIGQUIT, Duration::from_secs(5))];
-    for (signal, within) in steps {
-        if !is_postmaster(pid, options) {
-            break;
-        }
-        tracing::warn!(%pid, %signal, "stopping a server that an earlier process has left");
-        kill(pid, signal)?;
-        let until = std::time::Instant::now() + within;
-        while is_postmaster(pid, options) && std::time::Instant::now() < until {
-            sleep(Duration::from_millis(5)).await;
-        }
-    }
-    if is_postmaster(pid, options) {
-        return Err(io::Error::other(format!("the server with process id {pid} does not stop")));
-    }
-    // Its number may belong to another process of this container now, and Postgres would take
-    // that one for a postmaster and never start.
-    match std::fs::remove_file(options.data_directory.join("postmaster.pid")) {
-        Err(error) if error.kind() != io::ErrorKind::NotFound => Err(error),
-        Ok(()) | Err(_) => Ok(()),
-    }
-}
-
-/// A postmaster works in its data folder.
-fn is_postmaster(pid: Pid, options: &Options) -> bool {
-    let place = std::fs::read_link(format!("/proc/{pid}/cwd"));
-    let own = std::fs::canonicalize(&options.data_directory);
-    matches!((place, own), (Ok(place), Ok(own)) if place == own)
 }
 
 /// Collects orphans, where they come to us.

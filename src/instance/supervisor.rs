@@ -19,7 +19,7 @@ use tokio::{
 use tokio_util::sync::CancellationToken;
 
 use super::{
-    files,
+    files, left_over,
     options::Options,
     peers,
     process::{LockFile, Postmaster, Tail},
@@ -68,13 +68,6 @@ pub struct Server {
     set: Option<SetId>,
     /// Starts that failed since the last good one.
     failures: u32,
-}
-
-/// A server that accepts connections.
-#[derive(Clone, Copy, Debug)]
-pub struct Accepting {
-    /// `pg_postmaster_start_time()`.
-    pub started_at: jiff::Timestamp,
 }
 
 impl Supervisor {
@@ -160,8 +153,10 @@ impl Supervisor {
             self.show(state);
             return Look::Pause(FENCED_PAUSE);
         }
-        let set = self.choose(server.failures);
-        let spawned = set.and_then(|set| Ok((self.spawn(&mut server, &set)?, set)));
+        let spawned = match self.choose(server.failures) {
+            Ok(set) => self.spawn(&mut server, &set).await.map(|process| (process, set)),
+            Err(words) => Err(words),
+        };
         match spawned {
             Ok((process, set)) => Look::Watch(process, set),
             Err(words) => Look::Pause(self.failed(&mut server, words)),
@@ -188,6 +183,11 @@ impl Supervisor {
             match accepted {
                 Ok(_) if self.state() == ServerState::Running => {}
                 Ok(_) => self.started(&mut server, set),
+                Err(words) if left_over::held(&words) => {
+                    self.stop(&mut server, IMMEDIATE).await;
+                    self.show(ServerState::Failed { words });
+                    return FIRST_PAUSE;
+                }
                 Err(words) => {
                     self.stop(&mut server, IMMEDIATE).await;
                     self.note_fallback(set, None, &words);
@@ -262,7 +262,9 @@ impl Supervisor {
     }
 
     /// Starts the server with a set. The caller waits for it to accept connections.
-    pub fn spawn(&self, server: &mut Server, set: &SetId) -> Result<Arc<Postmaster>, String> {
+    pub async fn spawn(&self, server: &mut Server, set: &SetId) -> Result<Arc<Postmaster>, String> {
+        let left = left_over::stop(&self.options).await;
+        left.map_err(|e| format!("take over the data folder: {e}"))?;
         self.write_file(set)?;
         let process = Postmaster::spawn(&self.options, &self.log).map_err(|e| e.to_string())?;
         let process = Arc::new(process);
@@ -272,13 +274,13 @@ impl Supervisor {
         Ok(process)
     }
 
-    /// Waits until a process accepts connections, ends, or its time is over; in the latter cases
-    /// the server's own words say why.
+    /// Waits until a process accepts connections (its start), ends, or its time is over; in the
+    /// latter cases the server's own words say why.
     pub async fn accepting(
         &self,
         process: &Postmaster,
         within: Option<Duration>,
-    ) -> Result<Accepting, String> {
+    ) -> Result<jiff::Timestamp, String> {
         let until = within.map(|within| Instant::now() + within);
         let mut broken = 0;
         loop {
@@ -288,7 +290,7 @@ impl Supervisor {
             let lock = LockFile::read(&self.options.data_directory);
             if lock.is_some_and(|l| l.pid == process.pid().as_raw() && l.status == "ready") {
                 match self.connects().await {
-                    Ok(Some(accepting)) => return Ok(accepting),
+                    Ok(Some(started_at)) => return Ok(started_at),
                     Ok(None) => {}
                     Err(words) if broken >= MAX_BROKEN => return Err(words),
                     Err(_) => broken += 1,
@@ -305,7 +307,7 @@ impl Supervisor {
     }
 
     /// Whether a new session works; `None`: not yet.
-    async fn connects(&self) -> Result<Option<Accepting>, String> {
+    async fn connects(&self) -> Result<Option<jiff::Timestamp>, String> {
         const STARTED: &str =
             "select (extract(epoch from pg_postmaster_start_time()) * 1000000)::bigint";
         let ask = async {
@@ -321,10 +323,8 @@ impl Supervisor {
                 Verdict::Broken => return Err(error.to_string()),
             },
         };
-        let started_at = micros
-            .and_then(|micros| jiff::Timestamp::from_microsecond(micros).ok())
-            .unwrap_or_else(jiff::Timestamp::now);
-        Ok(Some(Accepting { started_at }))
+        let started_at = micros.and_then(|micros| jiff::Timestamp::from_microsecond(micros).ok());
+        Ok(Some(started_at.unwrap_or_else(jiff::Timestamp::now)))
     }
 
     /// Stops the server: fast, then immediate, then by force. True: it had to be enforced.
