@@ -300,7 +300,7 @@ async fn a_waiting_note_survives_a_fetch_of_others_notes() {
         .await
         .unwrap();
     let notes = source.notes(&instance("default"), &[first.clone(), second.clone()]).await;
-    assert_eq!(notes.unwrap().into_keys().collect::<Vec<_>>(), [second.clone()]);
+    assert_eq!(notes.unwrap().into_keys().collect::<Vec<_>>(), std::slice::from_ref(&second));
     let done = flush(&source).await.unwrap();
     // The first look of this cache at the reference, so nothing is known of before.
     assert_eq!((done.pushed, done.remote, done.foreign), (true, RemoteNotes::New, None));
