@@ -4,7 +4,7 @@
 //! changes something carries a [`Fence`]: the instance keeps the highest lease transitions it has
 //! seen and refuses lower ones; an exact repeat (same request and step, same content) does nothing
 //! and gets the answer of the first time, also after the instance itself was started again.
-//! What can be asked without changing anything stands in [`facts`] and [`proof`].
+//! What can be asked without changing anything stands in `facts` and `proof`.
 //! Leaves the sending to `client` and the doing to the other files. Never does I/O.
 
 use secrecy::{ExposeSecret, SecretString};

@@ -60,7 +60,7 @@ impl Looked {
 }
 
 /// Looks at a database. Within a pass only what the last step touched is read again, unless that
-/// look is older than [`FRESH`].
+/// look is older than `FRESH`.
 ///
 /// # Errors
 /// The API server's; a node that does not answer is no error.

@@ -14,7 +14,7 @@
 //!
 //! `maxRetries` is not acted on: a refusal or a proof that failed would fail again, and a call that
 //! did not come through is made again anyway.
-//! Leaves the way of the files to [`course`], order to `hot_standby`, words to `status`.
+//! Leaves the way of the files to `course`, order to `hot_standby`, words to `status`.
 
 use std::time::Duration;
 

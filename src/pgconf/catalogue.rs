@@ -2,7 +2,7 @@
 //!
 //! The tables are made from real servers by `tests/catalogue/make.sh`, one file per major, and read
 //! once. Parameters of extensions are not in them. Leaves the meaning of a single value to
-//! [`value`](super::value). Never guesses: a major that has no table has no catalogue.
+//! [`value`]. Never guesses: a major that has no table has no catalogue.
 
 use std::collections::BTreeMap;
 use std::sync::OnceLock;

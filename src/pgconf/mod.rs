@@ -3,7 +3,7 @@
 //! What the server would make of a piece of configuration, without a server: its grammar
 //! ([`lexer`]), its values ([`value`]), what it knows in each major version ([`catalogue`]), what
 //! is dangerous or not ours to give away ([`tiers`]), and which of several files wins ([`layers`]).
-//! [`check`] puts these together for documents and requests; [`change`] says what an edit costs.
+//! `check` puts these together for documents and requests; [`change`] says what an edit costs.
 //!
 //! Leaves to the other rooms: where text comes from and which file a line stands in ([`Position`]
 //! knows line and column only), the order of nodes, and proving anything on a running server.

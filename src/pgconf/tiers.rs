@@ -1,7 +1,7 @@
 //! Which parameters are ours alone, which need a promise, an order or care, and which are secret.
 //!
 //! The tables follow what the operators in the field refuse, and what was seen to hurt. Leaves the
-//! verdict on a document to [`check`](super::check) and the order of nodes to the rollout. Never
+//! verdict on a document to `check` and the order of nodes to the rollout. Never
 //! depends on a server's version: a name that a version lacks does no harm here.
 
 use std::borrow::Cow;

@@ -1,9 +1,9 @@
 //! One value of one parameter, as the server understands it.
 //!
 //! Follows `parse_and_validate_value` of the server's `guc.c`: number, unit, rounding, range, and
-//! the checks of single parameters ([`hook`]). Stricter than the server in one
+//! the checks of single parameters (`hook`). Stricter than the server in one
 //! point: a value that is something and rounds to 0 is refused, because 0 usually means "disabled".
-//! Leaves names and tiers to [`check`](super::check). Never looks at other parameters: what two of
+//! Leaves names and tiers to `check`. Never looks at other parameters: what two of
 //! them may not be together is for the server's dry run.
 
 mod hook;

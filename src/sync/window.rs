@@ -54,7 +54,7 @@ pub enum Gate {
     Closed {
         /// The window that says so.
         window: String,
-        /// When it may next; `None` when no opening is found within [`HORIZON`].
+        /// When it may next; `None` when no opening is found within `HORIZON`.
         opens: Option<Timestamp>,
     },
 }
