@@ -219,6 +219,10 @@ pub struct ProofReport {
     /// empty when none was.
     #[serde(default)]
     pub restarted: Vec<String>,
+    /// Number of the configuration with which each of them was last started: tells a restart that
+    /// stands in `restarted` from one that is still to be told.
+    #[serde(default, skip_serializing_if = "BTreeMap::is_empty")]
+    pub starts: BTreeMap<String, u64>,
     /// How long the primary accepted no writes, in milliseconds; absent when it was not restarted.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub writes_paused_ms: Option<i64>,

@@ -41,6 +41,16 @@ impl Folder {
     }
 }
 
+/// A process of its own, killed when it is dropped: a failed test leaves none.
+pub struct Process(pub std::process::Child);
+
+impl Drop for Process {
+    fn drop(&mut self) {
+        let _ = self.0.kill();
+        let _ = self.0.wait();
+    }
+}
+
 /// A running sandbox and its folder.
 pub struct World {
     pub sandbox: Sandbox,

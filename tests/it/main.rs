@@ -8,6 +8,7 @@ mod deploy;
 mod fixture;
 mod git;
 mod instance;
+mod line;
 mod ops;
 mod pgconf_oracle;
 mod postgres;

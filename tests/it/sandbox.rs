@@ -6,7 +6,7 @@ use k8s_openapi::api::core::v1::Pod;
 use kube::ResourceExt as _;
 use serde_json::{Value, json};
 
-use crate::fixture::{EXECUTABLE, Folder, World, condition, is_alive, until};
+use crate::fixture::{EXECUTABLE, Folder, Process, World, condition, is_alive, until};
 
 fn merge(object: &mut Value, changes: &Value) {
     if changes.is_object() {
@@ -485,17 +485,7 @@ async fn a_real_server_serves_at_its_address_even_from_a_closed_folder() {
     std::fs::remove_dir_all(claims.canonicalize().unwrap().parent().unwrap()).unwrap();
 }
 
-/// A sandbox as a process of its own; a failed test leaves none.
-struct Process(std::process::Child);
-
-impl Drop for Process {
-    fn drop(&mut self) {
-        let _ = self.0.kill();
-        let _ = self.0.wait();
-    }
-}
-
-/// Starts one, up to the line `ready`.
+/// Starts a sandbox as a process of its own, up to the line `ready`.
 fn process(folder: &Folder) -> Process {
     use std::io::{BufRead as _, BufReader};
     let mut child = Command::new(EXECUTABLE)

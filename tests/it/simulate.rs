@@ -14,7 +14,7 @@ mod world;
 
 use std::panic::{AssertUnwindSafe, catch_unwind};
 
-use random::Random;
+pub use random::Random;
 use world::{Faults, World};
 
 /// Worlds played when nobody says how many: some seconds of a debug build.

@@ -136,8 +136,11 @@ fn unanswered(answers: &Ran) -> Option<String> {
 pub fn next(seen: &Seen, current: &Current<'_>, journal: &Journal) -> Step {
     let Current { database, request, paused, now, .. } = *current;
     if let (Some(measured), Some(request)) = (&seen.answers.restarted, request) {
-        let (report, message) = report::with_restart(current, measured);
+        let (report, message) = report::with_restart(seen, current, measured);
         return Step::Note(status::restarted(request, report, &measured.node, &message, now));
+    }
+    if let Some(step) = report::unreported(seen, current, journal) {
+        return step;
     }
     if is_proven(seen, current, journal) {
         return finish(seen, current, journal);

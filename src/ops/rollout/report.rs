@@ -5,13 +5,19 @@
 
 use crate::api::ops_request::ProofReport;
 use crate::instance::protocol::Restarted;
-use crate::ops::seen::{Measured, Progress, Seen};
+use crate::ops::journal::Journal;
+use crate::ops::seen::{Measured, Progress, Seen, Server};
 use crate::ops::status;
+use crate::ops::step::Step;
 
 use super::Current;
 
 /// The report with a restart added.
-pub fn with_restart(current: &Current<'_>, measured: &Measured) -> (ProofReport, String) {
+pub fn with_restart(
+    seen: &Seen,
+    current: &Current<'_>,
+    measured: &Measured,
+) -> (ProofReport, String) {
     let status = current.request.and_then(|request| request.status.as_ref());
     let mut report = status::report(status);
     let Measured { node, primary, connections, restarted } = measured;
@@ -28,6 +34,9 @@ pub fn with_restart(current: &Current<'_>, measured: &Measured) -> (ProofReport,
         Restarted::Down { .. } => (None, format!("the {role} does not start")),
     };
     report.restarted.push(format!("{node} {role}"));
+    let server = seen.servers().find(|(name, _)| *name == node.as_str());
+    let number = server.and_then(|(_, server)| started(server));
+    report.starts.extend(number.map(|number| (node.clone(), number)));
     let cut = i64::from(*connections);
     report.connections_cut = Some(report.connections_cut.unwrap_or_default() + cut);
     if *primary && let Some(gap) = gap.and_then(|gap| i64::try_from(gap).ok()) {
@@ -45,7 +54,6 @@ pub fn of_end(seen: &Seen, current: &Current<'_>, pending_restart: Vec<String>) 
     report.proven = nodes;
     report.pending_restart = pending_restart;
     finish(seen, current, &mut report);
-    add_unmeasured(seen, current, &mut report);
     report
 }
 
@@ -69,20 +77,25 @@ pub fn finish(seen: &Seen, current: &Current<'_>, report: &mut ProofReport) {
     });
 }
 
-/// Restarts that were made by a process that ended before it could write down what they cost.
-fn add_unmeasured(seen: &Seen, current: &Current<'_>, report: &mut ProofReport) {
-    let Some(journal) = current.journal else { return };
-    let mut missing: Vec<_> = seen
-        .servers()
-        .filter(|(_, server)| server.started_after(journal.base))
-        .filter(|(name, _)| {
-            !report.restarted.iter().any(|entry| entry.starts_with(&format!("{name} ")))
-        })
-        .map(|(name, server)| {
-            let role = if server.is_primary() { "primary" } else { "standby" };
-            (server.facts.live.as_ref().map(|live| live.started_at), format!("{name} {role}"))
-        })
-        .collect();
-    missing.sort();
-    report.restarted.extend(missing.into_iter().map(|(_, entry)| entry));
+/// A restart that nobody reported: the process that made it ended before it could. To be noted
+/// before the next one is made, so that the order told is the order made.
+pub fn unreported(seen: &Seen, current: &Current<'_>, journal: &Journal) -> Option<Step> {
+    let request = current.request?;
+    let mut report = status::report(request.status.as_ref());
+    let told = |node: &str| report.starts.get(node).copied().unwrap_or(journal.base.0);
+    let started =
+        seen.servers().filter_map(|(node, server)| Some((started(server)?, node, server)));
+    let untold = started.filter(|(number, node, _)| *number > told(node));
+    let (number, node, server) = untold.min_by_key(|(number, ..)| *number)?;
+    let role = if server.is_primary() { "primary" } else { "standby" };
+    report.restarted.push(format!("{node} {role}"));
+    report.starts.insert(node.to_owned(), number);
+    let message = format!("restarted the {role}; whoever did it ended before saying what it cost");
+    Some(Step::Note(status::restarted(request, report, node, &message, current.now)))
+}
+
+/// The number of the set that a server was last started with: higher with every restart of a
+/// rollout, whatever the nodes' clocks say.
+fn started(server: &Server) -> Option<u64> {
+    server.facts.sets.last_started.as_ref().map(|set| set.sequence)
 }

@@ -63,6 +63,10 @@ pub struct World {
     going_back: bool,
     /// Restarts by node and direction, of the present rollout.
     restarts: BTreeMap<(String, bool), u32>,
+    /// The nodes that the present rollout restarted, in that order.
+    order: Vec<String>,
+    /// Whether a server crashed during it: that is a start nobody asked for.
+    crashed: bool,
 }
 
 const DB: &str = "db";
@@ -148,6 +152,8 @@ impl World {
             roles_moved: false,
             going_back: false,
             restarts: BTreeMap::new(),
+            order: Vec::new(),
+            crashed: false,
         }
     }
 
@@ -302,6 +308,7 @@ impl World {
         if self.nodes[at].busy.is_some() || !self.nodes[at].up {
             return;
         }
+        self.crashed = true;
         self.tell(&format!("crash({})", self.nodes[at].name));
         let node = &mut self.nodes[at];
         node.up = false;
@@ -368,8 +375,13 @@ impl World {
             | Step::Refuse(told)
             | Step::Accept(told)
             | Step::Note(told)
-            | Step::Report(told)
             | Step::Conclude(told) => self.said(told),
+            Step::Report(told) => {
+                if let Some(report) = &told.status.proof {
+                    self.check_order(report);
+                }
+                self.said(told);
+            }
             Step::Merge(request) => {
                 let name = request.request_name();
                 assert!(self.requests.iter().all(|r| r.request_name() != name), "doubled {name}");
@@ -406,6 +418,8 @@ impl World {
             Step::Keep(journal) | Step::RollBack(journal) => {
                 if journal.rollback.is_none() {
                     self.restarts.clear();
+                    self.order.clear();
+                    self.crashed = false;
                 }
                 self.going_back = journal.rollback.is_some();
                 self.journal = Kept::Journal(journal, Some(self.next_version()));
@@ -546,6 +560,7 @@ impl World {
         let Some(at) = self.reachable(&restart.node) else { return };
         self.check_restart(at);
         *self.restarts.entry((restart.node.clone(), self.going_back)).or_default() += 1;
+        self.order.push(restart.node.clone());
         let bad = is_bad(self.faults.starts_badly, &self.nodes[at], self.going_back);
         if self.nodes[at].up {
             self.nodes[at].make_checkpoint(&mut self.log);
@@ -593,6 +608,16 @@ impl World {
             target.name,
             self.story.join(" ")
         );
+    }
+
+    /// Restarts are reported in the order in which they were made, whoever was killed in between.
+    fn check_order(&self, report: &ProofReport) {
+        if self.crashed || self.roles_moved || self.going_back {
+            return;
+        }
+        let told = report.restarted.iter().map(|entry| entry.split(' ').next().unwrap());
+        let told: Vec<&str> = told.collect();
+        assert_eq!(told, self.order, "reported otherwise than made\n{}", self.story.join(" "));
     }
 
     /// After every step: an unplanned start would succeed, and only the owner's pause stands.

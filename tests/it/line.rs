@@ -1,0 +1,283 @@
+//! The whole line as a person has it: the controller as a process of its own beside a sandbox, a
+//! real clone that is pushed from, real servers, notes read with git.
+//!
+//! What is broken on purpose here is the controller (killed) and the repository (taken away,
+//! closed for notes). Leaves faults of servers and requests to `ops.rs` and `simulate.rs`.
+
+use std::path::PathBuf;
+use std::process::{Command, Stdio};
+use std::time::Duration;
+
+use k8s_openapi::api::core::v1::Secret;
+use kube::Api;
+use pgitops::api::ops_request::OpsPhase;
+use pgitops::api::postgres::Phase;
+use pgitops::api::{ConfigRepository, Postgres, PostgresOpsRequest, conditions};
+use pgitops::ops::status::{self, Pause};
+use serde_json::json;
+use tokio_postgres::{NoTls, SimpleQueryMessage};
+
+use crate::fixture::{EXECUTABLE, Folder, Process, World, until};
+use crate::git::{chmod, git};
+use crate::simulate::Random;
+
+/// How often the controller is killed.
+const KILLS: u64 = 10;
+/// Kills come within this time after a push: a rollout with restarts of idle servers, as a debug
+/// build on a busy machine does it.
+const ROLLOUT: Duration = Duration::from_millis(3500);
+
+/// A sandbox, a controller beside it, the database `orders` and a clone to push from.
+struct Line {
+    world: World,
+    controller: Option<Process>,
+    clone: PathBuf,
+    folder: Folder,
+}
+
+impl Line {
+    async fn start(replicas: u32) -> Self {
+        let world = World::start().await;
+        let folder = Folder::new();
+        let bare = world.sandbox.config_git.clone().unwrap();
+        git(folder.path(), &["clone", "-q", bare.to_str().unwrap(), "clone"]);
+        let clone = folder.path().join("clone");
+        git(&clone, &["checkout", "-q", "-b", "main"]);
+        let mut line = Self { world, controller: None, clone, folder };
+        line.begin();
+        line.world.apply(&json!({
+            "apiVersion": "kubedb.com/v1", "kind": "Postgres",
+            "metadata": {"name": "orders", "namespace": "demo"},
+            "spec": {
+                "version": "15", "replicas": replicas,
+                "storage": {"resources": {"requests": {"storage": "1Gi"}}},
+                // 16 MB of shared buffers: three servers share this machine with other tests.
+                "podTemplate": {"spec": {"containers": [
+                    {"name": "postgres", "resources": {"limits": {"memory": "64Mi"}}}
+                ]}},
+            },
+        }));
+        let ready = || async {
+            let postgres = line.database().await;
+            let ready = postgres.phase() == Some(Phase::Ready);
+            if ready { Ok(()) } else { Err(format!("{:#}", json!(postgres.status))) }
+        };
+        until("orders is Ready", ready).await;
+        line
+    }
+
+    /// Starts the controller. Three seconds of lease: whoever comes after a kill waits for them.
+    fn begin(&mut self) {
+        let child = Command::new(EXECUTABLE)
+            .args(["controller", "--allow-local-repositories", "--lease-duration", "3"])
+            .arg("--kubeconfig")
+            .arg(&self.world.sandbox.kubeconfig)
+            .arg("--cache-directory")
+            .arg(self.folder.path().join("mirrors"))
+            .stdout(Stdio::null())
+            .stderr(Stdio::null())
+            .spawn()
+            .unwrap();
+        self.controller = Some(Process(child));
+    }
+
+    /// Ends the controller as `kill -9` does.
+    fn kill(&mut self) {
+        self.controller = None;
+    }
+
+    async fn database(&self) -> Postgres {
+        Api::namespaced(self.world.client(), "demo").get("orders").await.unwrap()
+    }
+
+    async fn requests(&self) -> Vec<PostgresOpsRequest> {
+        let requests = Api::<PostgresOpsRequest>::namespaced(self.world.client(), "demo");
+        requests.list(&Default::default()).await.unwrap().items
+    }
+
+    /// The requests that a commit asked for.
+    async fn asked_by(&self, commit: &str) -> Vec<PostgresOpsRequest> {
+        let name = pgitops::api::names::annotations::COMMIT;
+        let all = self.requests().await.into_iter();
+        all.filter(|request| request.annotation(name) == Some(commit)).collect()
+    }
+
+    /// Commits the document with these parameters and pushes it; the commit's id.
+    fn push(&self, parameters: &str) -> String {
+        let text = format!(
+            "apiVersion: pgitops.dev/v1alpha1\nkind: PostgresConfig\nmetadata: {{name: orders}}\n\
+             spec:\n  databaseRef: {{name: orders}}\n  parameters: {{{parameters}}}\n"
+        );
+        std::fs::write(self.clone.join("orders.yaml"), text).unwrap();
+        git(&self.clone, &["add", "."]);
+        git(&self.clone, &["commit", "-q", "-m", parameters]);
+        git(&self.clone, &["push", "-q", "origin", "main"]);
+        git(&self.clone, &["rev-parse", "HEAD"]).trim().to_owned()
+    }
+
+    /// Waits until the note of a commit begins as expected; gives it.
+    async fn note(&self, commit: &str, begins: &str) -> String {
+        let bare = self.world.sandbox.config_git.clone().unwrap();
+        until(&format!("a note {begins:?}"), || async {
+            let output = Command::new("git")
+                .current_dir(&bare)
+                .args(["notes", "--ref=pgitops/default", "show", commit])
+                .output()
+                .unwrap();
+            let text = String::from_utf8_lossy(&output.stdout).into_owned();
+            if text.starts_with(begins) { Ok(text) } else { Err(text) }
+        })
+        .await
+    }
+
+    /// What a parameter is on every node.
+    async fn show(&self, name: &str) -> Vec<String> {
+        let secrets = Api::<Secret>::namespaced(self.world.client(), "demo");
+        let password =
+            secrets.get("orders-auth").await.unwrap().data.unwrap()["password"].0.clone();
+        let mut all = Vec::new();
+        for ordinal in 0..self.database().await.spec.nodes() {
+            let pod = self.world.pods().get(&format!("orders-{ordinal}")).await.unwrap();
+            let mut config = tokio_postgres::Config::new();
+            config.host(pod.status.unwrap().pod_ip.unwrap()).user("postgres").dbname("postgres");
+            let connected = config.password(&password).connect(NoTls).await;
+            let (client, connection) = connected.unwrap();
+            tokio::spawn(connection);
+            let rows = client.simple_query(&format!("show {name}")).await.unwrap();
+            all.extend(rows.iter().find_map(|message| match message {
+                SimpleQueryMessage::Row(row) => row.get(0).map(str::to_owned),
+                _ => None,
+            }));
+        }
+        all
+    }
+
+    /// Waits until a condition of the ConfigRepository has this status and reason.
+    async fn told(&self, type_: &str, status: &str, reason: &str) -> String {
+        let repositories = Api::<ConfigRepository>::namespaced(self.world.client(), "demo");
+        until(&format!("{type_}={status} {reason}"), || async {
+            let said = repositories.get("config").await.unwrap().status.unwrap_or_default();
+            match conditions::find(&said.conditions, type_) {
+                Some(found) if found.status == status && found.reason == reason => {
+                    Ok(found.message.clone())
+                }
+                other => Err(format!("{other:?}")),
+            }
+        })
+        .await
+    }
+
+    async fn stop(mut self) {
+        self.kill();
+        self.world.stop().await;
+    }
+}
+
+/// What a note says beside names and figures, which differ from one rollout to the next.
+fn gist(note: &str) -> Vec<String> {
+    let keep = |line: &&str| {
+        !["Ops-Request:", "Impact:", "Undo:"].iter().any(|begin| line.starts_with(begin))
+    };
+    note.lines().filter(keep).map(str::to_owned).collect()
+}
+
+/// The two documents that follow each other: up needs standbys first, down the primary first, and
+/// both carry a value that a reload is enough for.
+const TURNS: [&str; 2] =
+    ["max_connections: 120, work_mem: 6MB", "max_connections: 90, work_mem: 5MB"];
+
+#[tokio::test(flavor = "multi_thread")]
+async fn a_controller_killed_at_any_moment_ends_as_one_that_was_not() {
+    let seed = std::env::var("PGITOPS_SEED").ok().and_then(|text| text.parse().ok());
+    let seed = seed.unwrap_or_else(|| u64::from(std::process::id()));
+    println!("replay: PGITOPS_SEED={seed} cargo test --test it controller_killed");
+    let mut random = Random::new(seed);
+    let mut line = Line::start(3).await;
+
+    // What it looks like when nobody is killed; both ways, so that the value before is the same.
+    let first = line.push(TURNS[1]);
+    line.note(&first, "APPLIED").await;
+    let mut undisturbed = Vec::new();
+    for turn in TURNS {
+        let commit = line.push(turn);
+        undisturbed.push(gist(&line.note(&commit, "APPLIED").await));
+    }
+
+    for kill in 0..KILLS {
+        let turn = usize::from(kill % 2 == 1);
+        let commit = line.push(TURNS[turn]);
+        // The moment is the fault: nothing is waited for here.
+        let moment = Duration::from_millis(random.below(ROLLOUT.as_millis() as u64));
+        tokio::time::sleep(moment).await;
+        line.kill();
+        let was = line.asked_by(&commit).await;
+        let was: Vec<OpsPhase> = was.iter().map(PostgresOpsRequest::phase).collect();
+        println!("kill {kill}: {moment:?} after the push; requests {was:?}");
+        line.begin();
+        let note = line.note(&commit, "APPLIED").await;
+        assert_eq!(gist(&note), undisturbed[turn], "kill {kill}, {moment:?} after the push");
+        // Once: one request, and each node restarted once by it.
+        let asked = line.asked_by(&commit).await;
+        let names: Vec<String> = asked.iter().map(|r| r.request_name().to_string()).collect();
+        assert_eq!(asked.len(), 1, "kill {kill}: {names:?}");
+        assert_eq!(asked[0].phase(), OpsPhase::Successful);
+        let (connections, memory) = if turn == 0 { ("120", "6MB") } else { ("90", "5MB") };
+        assert_eq!(line.show("max_connections").await, [connections; 3], "kill {kill}");
+        assert_eq!(line.show("work_mem").await, [memory; 3], "kill {kill}");
+        assert_eq!(status::paused(&line.database().await), Pause::Not, "kill {kill}");
+    }
+    let open = line.requests().await.into_iter().filter(|r| !r.phase().is_terminal()).count();
+    assert_eq!(open, 0);
+    line.stop().await;
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn a_repository_that_goes_or_refuses_holds_no_rollout_up() {
+    let line = Line::start(1).await;
+    let bare = line.world.sandbox.config_git.clone().unwrap();
+    let first = line.push("work_mem: 5MB");
+    line.note(&first, "APPLIED").await;
+
+    // It goes once the request is there: the rollout ends, the note comes when it is back.
+    let second = line.push("max_connections: 77");
+    until("a request", || async {
+        let asked = line.asked_by(&second).await;
+        if asked.len() == 1 { Ok(()) } else { Err(format!("{} requests", asked.len())) }
+    })
+    .await;
+    let away = bare.with_extension("away");
+    std::fs::rename(&bare, &away).unwrap();
+    until("the rollout ends without its repository", || async {
+        match line.asked_by(&second).await.first().map(PostgresOpsRequest::phase) {
+            Some(OpsPhase::Successful) => Ok(()),
+            other => Err(format!("{other:?}")),
+        }
+    })
+    .await;
+    let message = line.told("Stalled", "True", "Vanished").await;
+    assert!(message.contains("put it back or correct the address"), "{message}");
+    assert_eq!(line.show("max_connections").await, ["77"]);
+    std::fs::rename(&away, &bare).unwrap();
+    let note = line.note(&second, "APPLIED").await;
+    assert!(note.contains("Outcome: applied, proven on 1 of 1 nodes"), "{note}");
+
+    // Notes are refused: the rollout ends, the status says what to do, the note follows.
+    let hook = bare.join("hooks/update");
+    std::fs::create_dir_all(bare.join("hooks")).unwrap();
+    let script = "#!/bin/sh\ncase $1 in refs/notes/*) echo no notes here; exit 1;; esac\n";
+    std::fs::write(&hook, script).unwrap();
+    chmod(&hook, 0o755);
+    let third = line.push("work_mem: 7MB");
+    let message = line.told("NotesPublished", "False", "Refused").await;
+    assert!(message.contains("no notes here"), "{message}");
+    until("the value is in force", || async {
+        let shown = line.show("work_mem").await;
+        if shown == ["7MB"] { Ok(()) } else { Err(format!("{shown:?}")) }
+    })
+    .await;
+    std::fs::remove_file(&hook).unwrap();
+    let note = line.note(&third, "APPLIED").await;
+    assert!(note.contains("Changed: work_mem 4MB -> 7MB"), "{note}");
+    line.told("NotesPublished", "True", "Published").await;
+    line.stop().await;
+}
