@@ -228,11 +228,14 @@ pub async fn remove(
                 Err(error) => Err(error),
             }
         }
-        Removal::Sweep { claims, secrets } => {
-            sweep(owner, cluster).await?;
-            if *claims {
-                sweep_claims(owner, cluster).await?;
+        Removal::Unclaim(claims) => {
+            for claim in claims {
+                cluster.delete::<PersistentVolumeClaim>(namespace, claim, None).await?;
             }
+            Ok(false)
+        }
+        Removal::Sweep { secrets } => {
+            sweep(owner, cluster).await?;
             if *secrets {
                 sweep_secrets(postgres, owner, cluster).await?;
             }
@@ -264,20 +267,6 @@ async fn sweep(owner: &Owner, cluster: &Cluster) -> Result<(), cluster::Error> {
     ];
     for secret in ours {
         cluster.delete::<Secret>(namespace, secret, None).await?;
-    }
-    Ok(())
-}
-
-async fn sweep_claims(owner: &Owner, cluster: &Cluster) -> Result<(), cluster::Error> {
-    let namespace = &owner.database.namespace;
-    let selector = format!("{}={}", labels::INSTANCE, owner.database.name);
-    let claims = cluster.list::<PersistentVolumeClaim>(Some(namespace), &selector).await?;
-    for claim in claims.into_iter().filter_map(|claim| claim.metadata.name) {
-        let pod = claim.strip_prefix("data-").unwrap_or_default();
-        // A label can be put on anything: only names that the workload gives are deleted.
-        if super::members::ordinal_of(&owner.database.name, pod).is_some() {
-            cluster.delete::<PersistentVolumeClaim>(namespace, &claim, None).await?;
-        }
     }
     Ok(())
 }

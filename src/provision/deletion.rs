@@ -1,8 +1,8 @@
 //! What has to go when a `Postgres` is deleted, and in which order.
 //!
 //! The pods stop first, so that every server shuts down cleanly and no volume is taken from under
-//! one; then what was made goes; volumes and credentials as `deletionPolicy` says; the finalizer
-//! last. Each step is derived from what is seen, so that anybody can go on where somebody stopped.
+//! one; then volumes, as `deletionPolicy` says, until they are released: a new database of the same
+//! name must not meet them; then what was made, credentials as the policy says, the finalizer last. Each step is derived from what is seen, so that anybody can go on where somebody stopped.
 
 use crate::api::Postgres;
 use crate::api::names::finalizers;
@@ -17,21 +17,42 @@ pub enum Removal {
     Hold(String),
     /// Tell the workload to have no nodes.
     Stop,
-    /// Pods are still ending.
+    /// Pods are still ending, or claims are still being released.
     Await(Vec<String>),
+    /// Remove these data claims: while the object is there nobody else can claim their names.
+    Unclaim(Vec<String>),
     /// Nothing more: we are done with it, somebody else still holds it.
     Done,
     /// Remove what was made, then the finalizer.
     Sweep {
-        /// The volumes go too.
-        claims: bool,
-        /// So do the credentials and the config Secrets that were rendered for it.
+        /// The credentials and the config Secrets that were rendered for it go too.
         secrets: bool,
     },
 }
 
+/// What a deletion has still to do away with.
+#[derive(Clone, Copy, Debug)]
+pub struct Remains<'a> {
+    /// The nodes' workload.
+    pub workload: Option<&'a Workload>,
+    /// Pods that are there.
+    pub pods: &'a [String],
+    /// Data claims that are there.
+    pub claims: &'a [DataClaim],
+}
+
+/// A data claim by its name.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct DataClaim {
+    /// Its name.
+    pub name: String,
+    /// Whether it is being deleted.
+    pub going: bool,
+}
+
 /// The next step of a deletion; `None`: the object is not being deleted.
-pub fn next(postgres: &Postgres, workload: Option<&Workload>, pods: &[String]) -> Option<Removal> {
+pub fn next(postgres: &Postgres, remains: Remains<'_>) -> Option<Removal> {
+    let Remains { workload, pods, claims } = remains;
     postgres.metadata.deletion_timestamp.as_ref()?;
     let ours = |name: &String| name == finalizers::POSTGRES;
     if !postgres.metadata.finalizers.iter().flatten().any(ours) {
@@ -51,13 +72,30 @@ pub fn next(postgres: &Postgres, workload: Option<&Workload>, pods: &[String]) -
     if !pods.is_empty() {
         return Some(Removal::Await(pods.to_vec()));
     }
-    Some(match policy {
-        DeletionPolicy::WipeOut => Removal::Sweep { claims: true, secrets: true },
-        DeletionPolicy::Delete => Removal::Sweep { claims: true, secrets: false },
-        DeletionPolicy::Halt | DeletionPolicy::DoNotTerminate => {
-            Removal::Sweep { claims: false, secrets: false }
+    match policy {
+        DeletionPolicy::WipeOut => {
+            Some(released(claims).unwrap_or(Removal::Sweep { secrets: true }))
         }
-    })
+        DeletionPolicy::Delete => {
+            Some(released(claims).unwrap_or(Removal::Sweep { secrets: false }))
+        }
+        DeletionPolicy::Halt | DeletionPolicy::DoNotTerminate => {
+            Some(Removal::Sweep { secrets: false })
+        }
+    }
+}
+
+/// What is to be done until no data claim is there; `None`: none is.
+fn released(claims: &[DataClaim]) -> Option<Removal> {
+    let names = |going: bool| -> Vec<String> {
+        claims.iter().filter(|c| c.going == going).map(|c| c.name.clone()).collect()
+    };
+    let (staying, going) = (names(false), names(true));
+    match (staying.is_empty(), going.is_empty()) {
+        (false, _) => Some(Removal::Unclaim(staying)),
+        (true, false) => Some(Removal::Await(going)),
+        (true, true) => None,
+    }
 }
 
 #[cfg(test)]
@@ -68,29 +106,40 @@ mod tests {
     use k8s_openapi::apimachinery::pkg::apis::meta::v1::Time;
     use k8s_openapi::jiff::Timestamp;
 
-    fn check(policy: &str, nodes: Option<i32>, pods: &[&str], expected: &str) {
+    fn check(policy: &str, nodes: Option<i32>, pods: &[&str], claims: &[&str], expected: &str) {
         let mut postgres = postgres(MINIMAL);
         postgres.spec.deletion_policy = serde_yaml::from_str(policy).unwrap();
         let blueprint = Blueprint::of(&postgres, &Options::default(), None).unwrap();
         let workload = nodes.map(|nodes| workload::workload(&blueprint, nodes, None));
         let pods: Vec<String> = pods.iter().map(|pod| (*pod).to_owned()).collect();
-        assert_eq!(next(&postgres, workload.as_ref(), &pods), None, "not being deleted");
+        // `data-orders-0 (going)`
+        let claim = |text: &&str| DataClaim {
+            name: text.split(' ').next().unwrap().to_owned(),
+            going: text.ends_with("(going)"),
+        };
+        let claims: Vec<DataClaim> = claims.iter().map(claim).collect();
+        let remains = Remains { workload: workload.as_ref(), pods: &pods, claims: &claims };
+        assert_eq!(next(&postgres, remains), None, "not being deleted");
         postgres.metadata.deletion_timestamp = Some(Time(Timestamp::UNIX_EPOCH));
-        assert_eq!(next(&postgres, workload.as_ref(), &pods), Some(Removal::Done));
+        assert_eq!(next(&postgres, remains), Some(Removal::Done));
         postgres.metadata.finalizers = Some(vec!["kubedb.com".to_owned()]);
-        let step = format!("{:?}", next(&postgres, workload.as_ref(), &pods).unwrap());
+        let step = format!("{:?}", next(&postgres, remains).unwrap());
         assert!(step.starts_with(expected), "{policy} {nodes:?} {pods:?}: {step}");
     }
 
     #[test]
     fn pods_stop_first_and_the_policy_decides_about_the_rest() {
-        check("DoNotTerminate", Some(3), &["orders-0"], "Hold");
-        check("Delete", Some(3), &["orders-0"], "Stop");
-        check("Delete", Some(0), &["orders-0"], "Await([\"orders-0\"])");
-        check("Delete", None, &["orders-0"], "Await");
-        check("Delete", Some(0), &[], "Sweep { claims: true, secrets: false }");
-        check("Halt", Some(0), &[], "Sweep { claims: false, secrets: false }");
-        check("WipeOut", None, &[], "Sweep { claims: true, secrets: true }");
-        check("~", None, &[], "Sweep { claims: true, secrets: false }");
+        let (one, going) = (&["data-orders-0"][..], &["data-orders-0 (going)"][..]);
+        check("DoNotTerminate", Some(3), &["orders-0"], one, "Hold");
+        check("Delete", Some(3), &["orders-0"], one, "Stop");
+        check("Delete", Some(0), &["orders-0"], one, "Await([\"orders-0\"])");
+        check("Delete", None, &["orders-0"], one, "Await");
+        check("Delete", Some(0), &[], one, "Unclaim([\"data-orders-0\"])");
+        check("Delete", Some(0), &[], going, "Await([\"data-orders-0\"])");
+        check("Delete", Some(0), &[], &[], "Sweep { secrets: false }");
+        check("Halt", Some(0), &[], one, "Sweep { secrets: false }");
+        check("WipeOut", None, &[], one, "Unclaim");
+        check("WipeOut", None, &[], &[], "Sweep { secrets: true }");
+        check("~", None, &[], one, "Unclaim");
     }
 }

@@ -23,7 +23,8 @@ use super::blueprint::MAX_NODES;
 use super::children::Owner;
 use super::children::certificates::{CA_CERTIFICATE, CERTIFICATE, KEY, text};
 use super::children::workload::{self, Workload};
-use super::members::{Member, Node};
+use super::deletion::{DataClaim, Remains};
+use super::members::{Member, Node, ordinal_of};
 use super::wanted::{Ground, Secrets};
 
 pub mod memory;
@@ -56,8 +57,8 @@ pub struct Seen {
     pub secrets: Arc<Secrets>,
     /// The nodes.
     pub members: Vec<Member>,
-    /// Names of the data claims, where something depends on them.
-    pub claims: Option<Vec<String>>,
+    /// The data claims, where something depends on them.
+    pub claims: Option<Vec<DataClaim>>,
     /// When it was looked.
     pub now: Timestamp,
 }
@@ -73,6 +74,12 @@ impl Seen {
             claims: self.claims.as_deref(),
             now: self.now,
         }
+    }
+
+    /// What a deletion has still to do away with.
+    pub fn remains<'a>(&'a self, pods: &'a [String]) -> Remains<'a> {
+        let claims = self.claims.as_deref().unwrap_or_default();
+        Remains { workload: self.workload.as_deref(), pods, claims }
     }
 
     /// Names of the pods that are there.
@@ -97,8 +104,10 @@ pub async fn children(postgres: &Postgres, cx: &Context) -> Result<Seen, cluster
     let mut members = nodes(&owner, wanted, present, cx);
     ask(&mut members, &owner, &secrets, cx).await;
     let empty = members.iter().all(|member| member.node == Node::Empty);
-    // Only these two questions depend on claims: may a database begin, may a password be made?
-    let claims = match empty || secrets.auth.is_none() {
+    // Only three questions depend on claims: may a database begin, may a password be made, may a
+    // deleted object go?
+    let going = postgres.metadata.deletion_timestamp.is_some();
+    let claims = match empty || secrets.auth.is_none() || going {
         true => Some(claims(&owner, cx).await?),
         false => None,
     };
@@ -218,11 +227,17 @@ async fn secrets(
     Ok(secrets)
 }
 
-async fn claims(owner: &Owner, cx: &Context) -> Result<Vec<String>, cluster::Error> {
+/// The data claims. A label can be put on anything: only names that the workload gives count.
+async fn claims(owner: &Owner, cx: &Context) -> Result<Vec<DataClaim>, cluster::Error> {
     let selector = format!("{}={}", labels::INSTANCE, owner.database.name);
     let claims = cx
         .cluster
         .list::<PersistentVolumeClaim>(Some(&owner.database.namespace), &selector)
         .await?;
-    Ok(claims.into_iter().filter_map(|claim| claim.metadata.name).collect())
+    let ours = claims.into_iter().filter_map(|claim| {
+        let name = claim.metadata.name?;
+        ordinal_of(&owner.database.name, name.strip_prefix("data-")?)?;
+        Some(DataClaim { name, going: claim.metadata.deletion_timestamp.is_some() })
+    });
+    Ok(ours.collect())
 }

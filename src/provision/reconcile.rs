@@ -87,7 +87,7 @@ pub async fn reconcile(postgres: Arc<Postgres>, cx: Arc<Context>) -> Result<Acti
 }
 
 fn removal(postgres: &Postgres, seen: &Seen) -> Option<Removal> {
-    deletion::next(postgres, seen.workload.as_deref(), &seen.pod_names())
+    deletion::next(postgres, seen.remains(&seen.pod_names()))
 }
 
 async fn remove(

@@ -16,6 +16,7 @@ use super::blueprint::{self, Blueprint, Configuration, Options, Refusal};
 use super::children::certificates::{self, Due};
 use super::children::workload::{self, Workload};
 use super::children::{Children, Owner, auth_secret, operator_config, overlay, services};
+use super::deletion::DataClaim;
 use super::members::{Member, Node, ordinal_of};
 use super::roles::{self, Roles, Situation, Size};
 
@@ -53,8 +54,8 @@ pub struct Ground<'a> {
     pub primary: Option<&'a Service>,
     /// The nodes.
     pub members: &'a [Member],
-    /// Names of the data claims; `None`: not looked, because nothing depends on them.
-    pub claims: Option<&'a [String]>,
+    /// The data claims; `None`: not looked, because nothing depends on them.
+    pub claims: Option<&'a [DataClaim]>,
     /// Now.
     pub now: Timestamp,
 }
@@ -91,11 +92,11 @@ pub fn roles(postgres: &Postgres, ground: &Ground<'_>) -> Roles {
     let wanted = postgres.spec.nodes();
     let database = postgres.database().name;
     let unclaimed: Option<Vec<String>> = ground.claims.map(|claims| {
-        let unwanted = |claim: &&String| {
-            let pod = claim.strip_prefix("data-").unwrap_or(claim);
+        let unwanted = |name: &&String| {
+            let pod = name.strip_prefix("data-").unwrap_or(name);
             ordinal_of(&database, pod).is_some_and(|ordinal| ordinal >= wanted)
         };
-        claims.iter().filter(unwanted).cloned().collect()
+        claims.iter().map(|claim| &claim.name).filter(unwanted).cloned().collect()
     });
     roles::assign(&Situation {
         wanted,
@@ -264,13 +265,15 @@ mod tests {
         PostgresStatus { conditions: vec![made], ..PostgresStatus::default() }
     }
 
-    fn decide(postgres: &Postgres, secrets: &Secrets, claims: &[String]) -> Wanted {
+    fn decide(postgres: &Postgres, secrets: &Secrets, claims: &[&str]) -> Wanted {
+        let claim = |name: &&str| DataClaim { name: (*name).to_owned(), going: false };
+        let claims: Vec<DataClaim> = claims.iter().map(claim).collect();
         let ground = Ground {
             secrets,
             workload: None,
             primary: None,
             members: &[],
-            claims: Some(claims),
+            claims: Some(&claims),
             now: Timestamp::UNIX_EPOCH,
         };
         let roles = roles(postgres, &ground);
@@ -300,8 +303,7 @@ mod tests {
     fn check_refused(spec: &str, status: Option<&str>, claims: &[&str], expected: &str) {
         let mut postgres = postgres(spec);
         postgres.status = status.map(condition_of);
-        let claims: Vec<String> = claims.iter().map(|claim| (*claim).to_owned()).collect();
-        let wanted = decide(&postgres, &Secrets::default(), &claims);
+        let wanted = decide(&postgres, &Secrets::default(), claims);
         let words: Vec<&str> = wanted.refusals.iter().map(|r| r.words.as_str()).collect();
         assert!(words.join("; ").contains(expected), "{words:?}");
         assert!(wanted.children.is_none() && !wanted.make_auth);

@@ -223,12 +223,7 @@ async fn three_nodes_come_up_keep_their_roles_and_go() {
     // Everything goes but the password (deletionPolicy Delete, the default).
     orders.gone().await;
     assert!(orders.names::<Pod>().await.is_empty());
-    // A claim is released a moment after the last pod that used it.
-    let released = || async {
-        let left = orders.names::<PersistentVolumeClaim>().await;
-        if left.is_empty() { Ok(()) } else { Err(format!("{left:?}")) }
-    };
-    until("the claims are released", released).await;
+    assert!(orders.names::<PersistentVolumeClaim>().await.is_empty());
     assert!(orders.names::<Service>().await.is_empty());
     assert_eq!(orders.names::<Secret>().await, ["orders-auth"]);
     provisioner.stop().await;

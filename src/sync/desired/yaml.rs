@@ -126,7 +126,7 @@ fn read(file: &str, chunk: &Chunk<'_>) -> Result<Node, Box<Problem>> {
         let exact = other.and_then(|e| e.location()).map(|at| shift(at.line(), at.column()));
         let said = error.to_string();
         let words = match other {
-            Some(other) if !said.starts_with("duplicate entry") => other.to_string(),
+            Some(other) if !said.contains(TWICE) => other.to_string(),
             Some(_) | None => said,
         };
         Box::new(syntax(file, exact.or(place), &words))
@@ -139,10 +139,14 @@ fn read(file: &str, chunk: &Chunk<'_>) -> Result<Node, Box<Problem>> {
     Overlay { file, text: chunk.text, shift: &shift }.node(tree, value)
 }
 
+/// How `serde_yaml` begins to say that a key stands in a mapping twice.
+const TWICE: &str = "duplicate entry with key ";
+
 /// A problem of the YAML itself.
 fn syntax(file: &str, place: Option<Position>, error: &str) -> Problem {
     let sentence = without_place(&error);
-    if let Some(key) = sentence.strip_prefix("duplicate entry with key ") {
+    // Deeper in a document the path stands before it: `spec.parameters: duplicate entry …`.
+    if let Some((_, key)) = sentence.split_once(TWICE) {
         let message = format!("the key {key} stands here twice");
         return Problem::refused(file, place, message).instead("keep one of the two");
     }
@@ -424,6 +428,8 @@ mod tests {
         check("a: 1\n---\nb: 2\n", 2, &[]);
         let twice = "f:4:1 the key \"b\" stands here twice; keep one of the two";
         check("a: 1\n---\nb: 1\nb: 2\n---\nc: 1\n", 2, &[twice]);
+        let deeper = "f:1:11 the key \"c\" stands here twice; keep one of the two";
+        check("a: {b: {c: 1, c: 2}}\n", 0, &[deeper]);
         check("a: [1,\n---\nb: 2\n", 1, &["f:1:4 not YAML: unclosed bracket '['"]);
         check(
             "a: &x {q: 1}\nb:\n  <<: *x\n",
