@@ -8,9 +8,11 @@ pub mod crd;
 pub mod demo;
 pub mod instance;
 pub mod log;
+pub mod look;
 pub mod plan;
 pub mod restart;
 pub mod sandbox;
+pub mod status;
 pub mod suspend;
 pub mod validate;
 
@@ -50,6 +52,8 @@ enum Command {
     Plan(plan::Args),
     /// Check documents without a cluster
     Validate(validate::Args),
+    /// Show what git says, what the spec says and what runs, and whether the next start is safe
+    Status(status::Args),
     /// Show commits with their notes and requests, without any git set-up
     Log(log::Args),
     /// Look at a repository now
@@ -86,6 +90,7 @@ pub fn run(cli: Cli) -> anyhow::Result<ExitCode> {
         Command::Instance(args) => wait(instance::run(args)),
         Command::Plan(args) => wait(plan::run(args)),
         Command::Validate(args) => wait(validate::run(args)),
+        Command::Status(args) => wait(status::run(args)),
         Command::Log(args) => wait(log::run(&args)),
         Command::Reconcile(args) => wait(suspend::reconcile(&args)),
         Command::Suspend(args) => wait(suspend::suspend(&args, true)),

@@ -7,24 +7,23 @@ use std::io::Write as _;
 use std::path::PathBuf;
 use std::process::ExitCode;
 use std::sync::Arc;
-use std::time::Duration;
 
 use anyhow::Context as _;
 use jiff::Timestamp;
 use serde::Serialize;
 
 use super::connection::{Connection, Output, print};
+use super::look::Look;
 use crate::api::config_repository::ConfigRepository;
 use crate::api::names::CommitId;
-use crate::cluster::{Cluster, Leadership, Watched};
-use crate::git::{self, MirrorOptions, Mirrors, SourceUrl};
+use crate::cluster::Cluster;
+use crate::git::{self, SourceUrl};
 use crate::sync::desired::{Desired, Scope};
 use crate::sync::drift::Drift;
 use crate::sync::observe;
 use crate::sync::plan::{Entry, Plan, Sums};
 use crate::sync::source::{Source, Stance};
 use crate::sync::{self, problem::Problem};
-use crate::telemetry::Metrics;
 
 /// Arguments of `pgitops plan`.
 #[derive(Clone, Debug, clap::Args)]
@@ -45,9 +44,6 @@ pub struct Args {
     connection: Connection,
 }
 
-/// The first lists of the watches have this long to come in.
-const LISTS: Duration = Duration::from_secs(30);
-
 /// What is printed.
 #[derive(Serialize)]
 struct Printed<'a> {
@@ -65,35 +61,17 @@ struct Printed<'a> {
 pub async fn run(args: Args) -> anyhow::Result<ExitCode> {
     let (cluster, namespace) = args.connection.open().await?;
     let repository = repository(&cluster, &namespace, args.repository.as_deref()).await?;
-    let cache = tempdir()?;
-    let done = planned(&args, &cluster, &repository, &cache).await;
-    // The mirror was only made for this question.
-    drop(std::fs::remove_dir_all(&cache));
-    done
+    let look = Look::open(&cluster).await?;
+    planned(&args, &repository, &look.cx).await
 }
 
 async fn planned(
     args: &Args,
-    cluster: &Cluster,
     repository: &ConfigRepository,
-    cache: &std::path::Path,
+    cx: &sync::Context,
 ) -> anyhow::Result<ExitCode> {
-    let options = MirrorOptions { allow_local: true, ..MirrorOptions::default() };
-    let mirrors = Mirrors::open(cache, options).context("cache folder")?;
-    let cx = sync::Context::new(
-        cluster.clone(),
-        mirrors,
-        Watched::start(cluster, None),
-        Watched::start(cluster, None),
-        Watched::start(cluster, None),
-        Leadership::fixed(0),
-        Arc::new(Metrics::default()),
-    );
-    tokio::time::timeout(LISTS, cx.ready())
-        .await
-        .context("the cluster's objects could not be listed; the log says why")?;
-    let (source, desired) = source(args, repository, &cx).await?;
-    let live = observe::live(repository, &desired, &cx).await;
+    let (source, desired) = source(args, repository, cx).await?;
+    let live = observe::live(repository, &desired, cx).await;
     let drift = Drift::between(&desired, &live);
     let plan = Plan::make(&source, &desired, &drift, &live, Timestamp::now());
     let entries = plan.entries(&desired, &drift, &live);
@@ -204,12 +182,4 @@ async fn repository(
         }
         (Some(_), _) => anyhow::bail!("choose one with --repository: {}", names.join(", ")),
     }
-}
-
-/// A folder of our own for the mirror.
-fn tempdir() -> anyhow::Result<PathBuf> {
-    let mut random = [0u8; 8];
-    getrandom::fill(&mut random).map_err(|error| anyhow::anyhow!("randomness: {error}"))?;
-    let name = format!("pgitops-plan-{:016x}", u64::from_ne_bytes(random));
-    Ok(std::env::temp_dir().join(name))
 }

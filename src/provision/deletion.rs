@@ -2,7 +2,8 @@
 //!
 //! The pods stop first, so that every server shuts down cleanly and no volume is taken from under
 //! one; then volumes, as `deletionPolicy` says, until they are released: a new database of the same
-//! name must not meet them; then what was made, credentials as the policy says, the finalizer last. Each step is derived from what is seen, so that anybody can go on where somebody stopped.
+//! name must not meet them; then what was made, credentials as the policy says, the finalizer last.
+//! Each step is derived from what is seen, so that anybody can go on where somebody stopped.
 
 use crate::api::Postgres;
 use crate::api::names::finalizers;

@@ -130,8 +130,8 @@ impl Line {
         .await
     }
 
-    /// What a parameter is on every node.
-    async fn show(&self, name: &str) -> Vec<String> {
+    /// Asks every node the same; the first field of each answer.
+    async fn ask(&self, query: &str) -> Vec<String> {
         let secrets = Api::<Secret>::namespaced(self.world.client(), "demo");
         let password =
             secrets.get("orders-auth").await.unwrap().data.unwrap()["password"].0.clone();
@@ -143,13 +143,31 @@ impl Line {
             let connected = config.password(&password).connect(NoTls).await;
             let (client, connection) = connected.unwrap();
             tokio::spawn(connection);
-            let rows = client.simple_query(&format!("show {name}")).await.unwrap();
+            let rows = client.simple_query(query).await.unwrap();
             all.extend(rows.iter().find_map(|message| match message {
                 SimpleQueryMessage::Row(row) => row.get(0).map(str::to_owned),
                 _ => None,
             }));
         }
         all
+    }
+
+    /// What a parameter is on every node.
+    async fn show(&self, name: &str) -> Vec<String> {
+        self.ask(&format!("show {name}")).await
+    }
+
+    /// Runs a command of ours against the cluster; its exit code and what it prints.
+    fn run(&self, arguments: &[&str]) -> (i32, String) {
+        let output = Command::new(EXECUTABLE)
+            .args(arguments)
+            .args(["-n", "demo", "--kubeconfig"])
+            .arg(&self.world.sandbox.kubeconfig)
+            .output()
+            .unwrap();
+        let text = |bytes: &[u8]| String::from_utf8_lossy(bytes).into_owned();
+        let said = text(&output.stdout) + &text(&output.stderr);
+        (output.status.code().unwrap_or(-1), said)
     }
 
     /// Waits until a condition of the ConfigRepository has this status and reason.
@@ -279,5 +297,54 @@ async fn a_repository_that_goes_or_refuses_holds_no_rollout_up() {
     let note = line.note(&third, "APPLIED").await;
     assert!(note.contains("Changed: work_mem 4MB -> 7MB"), "{note}");
     line.told("NotesPublished", "True", "Published").await;
+    line.stop().await;
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn status_lays_git_spec_and_servers_side_by_side() {
+    let line = Line::start(2).await;
+    let (code, said) = line.run(&["status"]);
+    assert_eq!(code, 2, "an empty repository is not Ready\n{said}");
+    let commit = line.push("max_connections: 110, work_mem: 1024kB");
+    line.note(&commit, "APPLIED").await;
+    line.told("Ready", "True", "Applied").await;
+
+    let quiet = || async {
+        let (code, said) = line.run(&["status", "orders"]);
+        if code == 0 { Ok(said) } else { Err(said) }
+    };
+    let said = until("all is as desired", quiet).await;
+    let row = said.lines().find(|line| line.contains("work_mem")).unwrap();
+    let expected = ["work_mem", "1MB", "(orders.yaml:6)", "1MB", "(inline)", "1MB", "1MB"];
+    assert_eq!(row.split_whitespace().collect::<Vec<_>>(), expected, "{said}");
+    assert!(said.contains("next start: safe"), "{said}");
+    assert!(said.contains(&format!("applied {}", &commit[..7])), "{said}");
+    let (code, said) = line.run(&["status", "-o", "json"]);
+    let overview: serde_json::Value = serde_json::from_str(&said).expect(&said);
+    assert_eq!((code, &overview["databases"][0]["verdict"]), (0, &json!("equal")), "{said}");
+
+    // Behind everybody's back, on every node.
+    line.ask("alter system set work_mem = '99MB'").await;
+    line.ask("select pg_reload_conf()").await;
+    let overridden = || async {
+        let (code, said) = line.run(&["status", "orders"]);
+        let seen = said.matches("99MB (ALTER SYSTEM)").count() == 2;
+        if code == 2 && seen { Ok(()) } else { Err(format!("{code}\n{said}")) }
+    };
+    until("what overrides it is shown", overridden).await;
+    line.ask("alter system reset work_mem").await;
+
+    // Nothing shows yet on the servers that run, but none of them would start again.
+    line.ask("alter system set shared_preload_libraries = 'nosuchlib'").await;
+    line.ask("select pg_reload_conf()").await;
+    let (code, said) = line.run(&["status", "orders"]);
+    assert_eq!(code, 2, "{said}");
+    assert!(said.contains("next start: unsafe"), "{said}");
+    let words = "would not start: FATAL: could not access file \"nosuchlib\"";
+    assert_eq!(said.matches(words).count(), 2, "{said}");
+
+    let (code, said) = line.run(&["status", "invoices"]);
+    assert_eq!(code, 1);
+    assert!(said.contains("Postgres demo/invoices is not there"), "{said}");
     line.stop().await;
 }

@@ -428,7 +428,7 @@ mod tests {
         check("a: 1\n---\nb: 2\n", 2, &[]);
         let twice = "f:4:1 the key \"b\" stands here twice; keep one of the two";
         check("a: 1\n---\nb: 1\nb: 2\n---\nc: 1\n", 2, &[twice]);
-        let deeper = "f:1:11 the key \"c\" stands here twice; keep one of the two";
+        let deeper = "f:1:15 the key \"c\" stands here twice; keep one of the two";
         check("a: {b: {c: 1, c: 2}}\n", 0, &[deeper]);
         check("a: [1,\n---\nb: 2\n", 1, &["f:1:4 not YAML: unclosed bracket '['"]);
         check(

@@ -56,6 +56,12 @@ pub async fn live(repository: &ConfigRepository, desired: &Desired, cx: &Context
     futures::stream::iter(reading).buffer_unordered(AT_ONCE).collect().await
 }
 
+/// What is observed of one database, whoever configures it.
+pub async fn one(name: &DatabaseRef, cx: &Context) -> Live {
+    let requests = requests(cx).remove(name).unwrap_or_default();
+    database(name, requests, Ok(true), None, cx).await
+}
+
 /// All requests by database, oldest first.
 fn requests(cx: &Context) -> Requests {
     let mut requests: Requests = BTreeMap::new();

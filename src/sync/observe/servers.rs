@@ -48,9 +48,13 @@ struct Looked {
 
 /// How the servers are reached. Connections are not kept: a fleet has more than files may be open.
 #[derive(Clone)]
-struct Reach {
-    identity: Identity,
-    nodes: BTreeMap<String, SocketAddr>,
+pub struct Reach {
+    /// What instances know us by.
+    pub identity: Identity,
+    /// Pod → control address.
+    pub nodes: BTreeMap<String, SocketAddr>,
+    /// Pods that have no address yet.
+    pub homeless: BTreeSet<String>,
 }
 
 /// What the servers of a database run of the parameters that a document names; `None` where nobody
@@ -79,7 +83,7 @@ pub async fn running(
     // Pods get new addresses: after a look that failed they are asked for again.
     let reach = match known.filter(|known| known.running.is_some()) {
         Some(known) => known.reach.clone(),
-        None => reach(postgres, cx).await,
+        None => self::reach(postgres, cx).await.ok(),
     };
     let running = match &reach {
         Some(reach) => ask(reach, &about.1).await,
@@ -99,24 +103,43 @@ fn lock(servers: &Servers) -> MutexGuard<'_, BTreeMap<DatabaseRef, Arc<Looked>>>
 }
 
 /// The address of each pod, and the certificate that only the controller has.
-async fn reach(postgres: &Postgres, cx: &Context) -> Option<Reach> {
-    let namespace = postgres.namespace()?;
-    let secret = postgres.children().client_certificate;
+///
+/// # Errors
+/// Why nobody can be asked, in words for a person.
+pub async fn reach(postgres: &Postgres, cx: &Context) -> Result<Reach, String> {
+    let namespace = postgres.namespace().unwrap_or_default();
+    let name = postgres.children().client_certificate;
+    let absent = || format!("no Secret {namespace}/{name}: pgitops does not run these servers");
     // Without one somebody else runs these servers.
-    cx.secrets.get(&namespace, &secret)?;
-    let secret: Secret = cx.cluster.get(&namespace, &secret).await.ok()??;
-    let data = secret.data?;
-    let part = |key: &str| Some(String::from_utf8_lossy(&data.get(key)?.0).into_owned());
+    cx.secrets.get(&namespace, &name).ok_or_else(absent)?;
+    let secret: Option<Secret> =
+        cx.cluster.get(&namespace, &name).await.map_err(|error| error.to_string())?;
+    let data = secret.and_then(|secret| secret.data).ok_or_else(absent)?;
+    let part = |key: &str| {
+        let bytes = data.get(key).ok_or_else(|| format!("Secret {namespace}/{name}: no {key}"))?;
+        Ok::<_, String>(String::from_utf8_lossy(&bytes.0).into_owned())
+    };
     let key = SecretString::from(part("tls.key")?);
-    let identity = Identity::from_pem(&part("ca.crt")?, &part("tls.crt")?, &key).ok()?;
-    let name = postgres.name_any();
-    let selector = format!("{}={},{}={name}", labels::NAME, labels::NAME_VALUE, labels::INSTANCE);
-    let pods: Vec<Pod> = cx.cluster.list(Some(&namespace), &selector).await.ok()?;
-    let nodes = pods.iter().filter_map(|pod| {
-        let ip: IpAddr = pod.status.as_ref()?.pod_ip.as_ref()?.parse().ok()?;
-        Some((pod.name_any(), SocketAddr::new(ip, CONTROL_PORT)))
-    });
-    Some(Reach { nodes: nodes.collect(), identity })
+    let identity = Identity::from_pem(&part("ca.crt")?, &part("tls.crt")?, &key);
+    let identity = identity.map_err(|error| error.to_string())?;
+    let database = postgres.name_any();
+    let selector =
+        format!("{}={},{}={database}", labels::NAME, labels::NAME_VALUE, labels::INSTANCE);
+    let pods: Vec<Pod> =
+        cx.cluster.list(Some(&namespace), &selector).await.map_err(|error| error.to_string())?;
+    let (mut nodes, mut homeless) = (BTreeMap::new(), BTreeSet::new());
+    for pod in &pods {
+        let ip = pod.status.as_ref().and_then(|status| status.pod_ip.as_ref());
+        match ip.and_then(|ip| ip.parse::<IpAddr>().ok()) {
+            Some(ip) => {
+                nodes.insert(pod.name_any(), SocketAddr::new(ip, CONTROL_PORT));
+            }
+            None => {
+                homeless.insert(pod.name_any());
+            }
+        }
+    }
+    Ok(Reach { identity, nodes, homeless })
 }
 
 /// Asks all at once; `None` unless every one answers.
