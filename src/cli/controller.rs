@@ -170,6 +170,7 @@ pub async fn work(
         tracing::info!(transitions = leadership.transitions(), "leading");
         lead(&process, &leadership, &shutdown).await?;
     }
+    leadership.over().await;
     if let Some(endpoint) = endpoint {
         endpoint.await.context("metrics endpoint")?.context("metrics endpoint")?;
     }

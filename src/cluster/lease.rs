@@ -82,6 +82,14 @@ impl Leadership {
         drop(self.current.wait_for(Option::is_none).await);
     }
 
+    /// Waits until the election is over for us: after its `shutdown`, when the lease is given back
+    /// or could not be in time. A process that ends before makes the others wait for the lease to
+    /// expire.
+    pub async fn over(&mut self) {
+        // The election holds the sender until its last step.
+        while self.current.changed().await.is_ok() {}
+    }
+
     /// Leads for ever at this transition: for tests and one-shot commands.
     pub fn fixed(transitions: u64) -> Self {
         // A watch whose sender is gone keeps its last value.
@@ -101,7 +109,12 @@ pub fn start(cluster: &Cluster, terms: Terms, shutdown: CancellationToken) -> Le
         let mut renewed = Instant::now();
         loop {
             let deadline = election.terms.renew_deadline;
-            match tokio::time::timeout(deadline, election.attempt()).await {
+            let attempt = tokio::select! {
+                attempt = tokio::time::timeout(deadline, election.attempt()) => attempt,
+                // Whether the last try still got through, giving back finds out.
+                () = shutdown.cancelled() => break,
+            };
+            match attempt {
                 Ok(Ok(held)) => {
                     renewed = Instant::now();
                     tell(&sender, held);
