@@ -24,3 +24,5 @@ step 'tests'
 # The binary that the tests start is built first; two tests at a time: each may run five servers.
 cargo build --locked
 cargo test --locked -- --test-threads="${PGITOPS_TEST_THREADS:-2}" "$@"
+
+printf '\nnot run here: the Helm chart (tests/deploy/run.sh; needs Go)\n'

@@ -7,7 +7,6 @@ use std::net::SocketAddr;
 use std::path::PathBuf;
 use std::process::ExitCode;
 use std::sync::Arc;
-use std::sync::atomic::{AtomicBool, Ordering};
 use std::time::Duration;
 
 use anyhow::Context as _;
@@ -21,10 +20,10 @@ use tokio_util::sync::CancellationToken;
 use super::connection::Connection;
 use crate::api::{ConfigRepository, Postgres, PostgresOpsRequest};
 use crate::cluster::lease::{self, Terms};
-use crate::cluster::{Cluster, Leadership, Watched};
+use crate::cluster::{Cluster, InSync, Leadership, Watched};
 use crate::git::{MirrorOptions, Mirrors};
 use crate::telemetry::Metrics;
-use crate::telemetry::server::{Told, serve};
+use crate::telemetry::server::{Endpoint, Told};
 use crate::{ops, provision, sync};
 
 /// Arguments of `pgitops controller`.
@@ -150,23 +149,18 @@ pub async fn work(
         retry: duration * 2 / 15,
         ..Terms::new(&settings.lease_namespace, "pgitops", &identity())
     };
-    let mut leadership = lease::start(&cluster, terms, shutdown.clone());
-    let told = Told {
-        metrics: Arc::new(Metrics::default()),
-        in_sync: Arc::new(AtomicBool::new(false)),
-        leadership: leadership.clone(),
+    let endpoint = match settings.metrics_address {
+        Some(address) => Some(
+            Endpoint::bind(address).await.with_context(|| format!("metrics address {address}"))?,
+        ),
+        None => None,
     };
-    let endpoint = settings
-        .metrics_address
-        .map(|address| tokio::spawn(serve(address, told.clone(), shutdown.clone())));
+    let mut leadership = lease::start(&cluster, terms, shutdown.clone());
     let seen = Seen::start(&cluster);
-    let in_sync = Arc::clone(&told.in_sync);
-    let watched = seen.clone();
-    tokio::spawn(async move {
-        watched.ready().await;
-        in_sync.store(true, Ordering::Release);
-    });
-    let metrics = Arc::clone(&told.metrics);
+    let metrics = Arc::new(Metrics::default());
+    let (watches, leader) = (seen.in_sync(), leadership.clone());
+    let told = Told { metrics: Arc::clone(&metrics), watches, leadership: leader };
+    let endpoint = endpoint.map(|endpoint| tokio::spawn(endpoint.serve(told, shutdown.clone())));
     let process = Process { cluster, seen, loops, settings, metrics };
     while !shutdown.is_cancelled() {
         tokio::select! {
@@ -176,6 +170,7 @@ pub async fn work(
         tracing::info!(transitions = leadership.transitions(), "leading");
         lead(&process, &leadership, &shutdown).await?;
     }
+    leadership.over().await;
     if let Some(endpoint) = endpoint {
         endpoint.await.context("metrics endpoint")?.context("metrics endpoint")?;
     }
@@ -208,8 +203,9 @@ impl Seen {
         }
     }
 
-    async fn ready(&self) {
-        tokio::join!(self.databases.ready(), self.requests.ready(), self.repositories.ready());
+    fn in_sync(&self) -> Vec<InSync> {
+        let Self { databases, requests, repositories } = self;
+        vec![databases.in_sync(), requests.in_sync(), repositories.in_sync()]
     }
 }
 

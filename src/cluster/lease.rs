@@ -53,6 +53,7 @@ impl Terms {
 #[derive(Clone, Debug)]
 pub struct Leadership {
     current: watch::Receiver<Option<u64>>,
+    holder: watch::Receiver<Option<String>>,
 }
 
 impl Leadership {
@@ -60,6 +61,12 @@ impl Leadership {
     /// leader; a transition counted as 0 by Kubernetes is 1 here, so that 0 fences nothing.
     pub fn transitions(&self) -> Option<u64> {
         *self.current.borrow()
+    }
+
+    /// Who holds the lease, as it was last read or written; `None` when nobody does, or before
+    /// the first answer.
+    pub fn holder(&self) -> Option<String> {
+        self.holder.borrow().clone()
     }
 
     /// Waits until we lead.
@@ -75,25 +82,39 @@ impl Leadership {
         drop(self.current.wait_for(Option::is_none).await);
     }
 
+    /// Waits until the election is over for us: after its `shutdown`, when the lease is given back
+    /// or could not be in time. A process that ends before makes the others wait for the lease to
+    /// expire.
+    pub async fn over(&mut self) {
+        // The election holds the sender until its last step.
+        while self.current.changed().await.is_ok() {}
+    }
+
     /// Leads for ever at this transition: for tests and one-shot commands.
     pub fn fixed(transitions: u64) -> Self {
-        let (sender, current) = watch::channel(Some(transitions));
         // A watch whose sender is gone keeps its last value.
-        drop(sender);
-        Self { current }
+        let (_, current) = watch::channel(Some(transitions));
+        let (_, holder) = watch::channel(None);
+        Self { current, holder }
     }
 }
 
 /// Takes part in the election until `shutdown`, then gives the lease back.
 pub fn start(cluster: &Cluster, terms: Terms, shutdown: CancellationToken) -> Leadership {
     let (sender, current) = watch::channel(None);
+    let (known, holder) = watch::channel(None);
     let api = Api::<Lease>::namespaced(cluster.client(), &terms.namespace);
-    let mut election = Election { api, terms, seen: None };
+    let mut election = Election { api, terms, seen: None, holder: known };
     tokio::spawn(async move {
         let mut renewed = Instant::now();
         loop {
             let deadline = election.terms.renew_deadline;
-            match tokio::time::timeout(deadline, election.attempt()).await {
+            let attempt = tokio::select! {
+                attempt = tokio::time::timeout(deadline, election.attempt()) => attempt,
+                // Whether the last try still got through, giving back finds out.
+                () = shutdown.cancelled() => break,
+            };
+            match attempt {
                 Ok(Ok(held)) => {
                     renewed = Instant::now();
                     tell(&sender, held);
@@ -116,7 +137,7 @@ pub fn start(cluster: &Cluster, terms: Terms, shutdown: CancellationToken) -> Le
             tracing::warn!("lease was not given back; others wait for it to expire");
         }
     });
-    Leadership { current }
+    Leadership { current, holder }
 }
 
 /// Giving back is a courtesy: shutdown does not wait longer than this for it.
@@ -124,7 +145,7 @@ const fn deadline_of_release() -> Duration {
     Duration::from_secs(2)
 }
 
-fn tell(sender: &watch::Sender<Option<u64>>, held: Option<u64>) {
+fn tell<T: PartialEq>(sender: &watch::Sender<Option<T>>, held: Option<T>) {
     sender.send_if_modified(|current| {
         let changed = *current != held;
         *current = held;
@@ -137,6 +158,8 @@ struct Election {
     terms: Terms,
     /// The record as we last saw it change, and when that was by our own clock.
     seen: Option<(LeaseSpec, Instant)>,
+    /// Who holds the lease, for people.
+    holder: watch::Sender<Option<String>>,
 }
 
 impl Election {
@@ -150,6 +173,7 @@ impl Election {
         if self.seen.as_ref().is_none_or(|(seen, _)| *seen != spec) {
             self.seen = Some((spec.clone(), Instant::now()));
         }
+        tell(&self.holder, spec.holder_identity.clone().filter(|holder| !holder.is_empty()));
         let mine = spec.holder_identity.as_deref() == Some(self.terms.identity.as_str());
         if !mine && !self.is_free(&spec) {
             return Ok(None);
@@ -159,7 +183,7 @@ impl Election {
         lease.spec = Some(self.record(transitions, acquired.unwrap_or(now.clone()), now));
         // resourceVersion rides along in the object: a race is a 409.
         match self.api.replace(&self.terms.name, &PostParams::default(), &lease).await {
-            Ok(_) => Ok(Some(token(transitions))),
+            Ok(_) => Ok(Some(self.won(transitions))),
             Err(kube::Error::Api(status)) if status.is_conflict() => Ok(None),
             Err(error) => Err(error),
         }
@@ -171,10 +195,16 @@ impl Election {
             spec: Some(self.record(0, now.clone(), now)),
         };
         match self.api.create(&PostParams::default(), &lease).await {
-            Ok(_) => Ok(Some(token(0))),
+            Ok(_) => Ok(Some(self.won(0))),
             Err(kube::Error::Api(status)) if status.is_already_exists() => Ok(None),
             Err(error) => Err(error),
         }
+    }
+
+    /// The token of a lease that is ours now.
+    fn won(&self, transitions: i32) -> u64 {
+        tell(&self.holder, Some(self.terms.identity.clone()));
+        u64::from(transitions.max(0).unsigned_abs()) + 1
     }
 
     fn is_free(&self, spec: &LeaseSpec) -> bool {
@@ -207,13 +237,11 @@ impl Election {
         }
         spec.holder_identity = Some(String::new());
         spec.lease_duration_seconds = Some(1);
-        if let Err(error) = self.api.replace(&self.terms.name, &PostParams::default(), &lease).await
-        {
-            tracing::warn!(%error, "lease was not given back; others wait for it to expire");
+        match self.api.replace(&self.terms.name, &PostParams::default(), &lease).await {
+            Ok(_) => tell(&self.holder, None),
+            Err(error) => {
+                tracing::warn!(%error, "lease was not given back; others wait for it to expire");
+            }
         }
     }
-}
-
-fn token(transitions: i32) -> u64 {
-    u64::from(transitions.max(0).unsigned_abs()) + 1
 }

@@ -12,4 +12,4 @@ pub mod watched;
 pub use client::{Cluster, Created, EventKind};
 pub use error::{Error, Retry};
 pub use lease::Leadership;
-pub use watched::Watched;
+pub use watched::{InSync, Watched};

@@ -31,6 +31,21 @@ where
     watching: tokio::task::JoinHandle<()>,
 }
 
+/// Whether one kind's first list is in; outlives the watch, which then stays as it was.
+#[derive(Clone, Debug)]
+pub struct InSync {
+    /// The kind, as `Postgres`.
+    pub kind: String,
+    ready: watch::Receiver<bool>,
+}
+
+impl InSync {
+    /// Whether the first list is in.
+    pub fn is_ready(&self) -> bool {
+        *self.ready.borrow()
+    }
+}
+
 impl<K: Kind> Watched<K> {
     /// Begins to watch, in all namespaces, what carries these labels (all when `None`).
     pub fn start(cluster: &Cluster, labels: Option<&str>) -> Arc<Self> {
@@ -73,6 +88,11 @@ impl<K: Kind> Watched<K> {
         if self.ready.clone().wait_for(|ready| *ready).await.is_err() {
             std::future::pending::<()>().await;
         }
+    }
+
+    /// Whether the first list is in, for those who tell of it.
+    pub fn in_sync(&self) -> InSync {
+        InSync { kind: K::kind(&()).into_owned(), ready: self.ready.clone() }
     }
 
     /// An object by namespace and name.

@@ -4,6 +4,7 @@
 //! its repository, so that whoever sees them finds a cluster that works. Stops in the reverse
 //! order. Leaves the controller of pgitops itself to the command line.
 
+use std::collections::BTreeSet;
 use std::fs::{File, Permissions};
 use std::os::unix::fs::PermissionsExt as _;
 use std::path::{Path, PathBuf};
@@ -16,7 +17,7 @@ use kube::api::{Patch, PatchParams, PostParams};
 use kube::{Api, Client, ResourceExt as _};
 use serde_json::json;
 
-use super::api_server::Running;
+use super::api_server::{Access, Running};
 use super::endpoint;
 use super::node::Options as NodeOptions;
 use super::node::agent::Agent;
@@ -177,6 +178,11 @@ impl Sandbox {
             }
         }
         Ok(repository)
+    }
+
+    /// Who asked the API for what in which scope, each once.
+    pub fn accesses(&self) -> BTreeSet<Access> {
+        self.server.accesses()
     }
 
     /// Stops all pods, then the controllers, then the server. Everything that lasts stays in the

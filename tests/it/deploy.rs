@@ -1,5 +1,10 @@
 //! What is in `deploy/` and `examples/` agrees with the code.
 
+mod chart;
+mod line;
+mod manifests;
+mod rights;
+
 use std::path::{Path, PathBuf};
 
 use pgitops::api::ops_request::PostgresOpsRequest;

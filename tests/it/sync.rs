@@ -28,7 +28,8 @@ struct Line {
     _folder: tempfile::TempDir,
 }
 
-fn git(folder: &Path, arguments: &[&str]) -> String {
+/// Runs git as a person of that folder; what it prints.
+pub fn git(folder: &Path, arguments: &[&str]) -> String {
     let output = Command::new("git")
         .current_dir(folder)
         .args(["-c", "user.name=ana", "-c", "user.email=ana@example.com"])
@@ -163,7 +164,8 @@ impl Line {
     }
 }
 
-fn document(database: &str, parameters: &str) -> String {
+/// A document with these parameters, in the flow form.
+pub fn document(database: &str, parameters: &str) -> String {
     format!(
         "apiVersion: pgitops.dev/v1alpha1\nkind: PostgresConfig\nmetadata: {{name: {database}}}\n\
          spec:\n  databaseRef: {{name: {database}}}\n  parameters: {{{parameters}}}\n"

@@ -1,6 +1,7 @@
 //! From a request to a reply.
 
 use super::{
+    count::{ADMIN, Access},
     discovery, log, openapi,
     reply::{self, Continue, Reply},
     request::Request,
@@ -17,7 +18,7 @@ use crate::sandbox::store::{
     write::{Part, Target},
 };
 use axum::body::Body;
-use http::{Method, header};
+use http::{HeaderName, Method, header};
 use serde_json::{Value, json};
 use std::sync::Arc;
 
@@ -130,11 +131,19 @@ fn count(state: &State, resource: &Resource, request: &Request) {
         (&Method::DELETE, Some(_)) => "delete",
         _ => "other",
     };
-    let mut what = crate::sandbox::store::refusal::qualified(&resource.group, &resource.plural);
-    if let Some(subresource) = &resource.subresource {
-        what = format!("{what}/{subresource}");
+    state.counter.add(access(verb, resource, request));
+}
+
+fn access(verb: &'static str, resource: &Resource, request: &Request) -> Access {
+    let user = request.header(HeaderName::from_static("impersonate-user"));
+    Access {
+        user: if user.is_empty() { ADMIN } else { user }.to_owned(),
+        verb,
+        group: resource.group.clone(),
+        plural: resource.plural.clone(),
+        subresource: resource.subresource.clone(),
+        namespace: resource.namespace.clone(),
     }
-    state.counter.add(verb, what);
 }
 
 fn collection(
@@ -265,6 +274,10 @@ fn object(
             let by = state.by(request.manager(), request.dry_run()?, request.validation()?);
             let patch = request.patch()?;
             let written = state.write(|store| store.patch(target, &patch, &by))?;
+            if written.created {
+                // An apply that creates is asked about twice (the real server's patch.go).
+                state.counter.also(access("create", resource, request));
+            }
             Ok(reply::written(&written))
         }
         Method::DELETE if part == Part::Whole => {

@@ -33,5 +33,5 @@ mod table;
 mod tls;
 mod watch;
 
-pub use count::Counts;
+pub use count::{ADMIN, Access, Counts};
 pub use running::{ApiServer, LogPath, Options, PsqlLine, Running, random_token};

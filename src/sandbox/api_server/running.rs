@@ -1,7 +1,7 @@
 //! Start, address, kubeconfig, shutdown.
 
 use super::{
-    count::Counts,
+    count::{Access, Counts},
     handle,
     journal::Journal,
     state::State,
@@ -13,6 +13,7 @@ use axum::Router;
 use jiff::Timestamp;
 use serde_json::{Value, json};
 use std::{
+    collections::BTreeSet,
     fmt,
     net::{Ipv4Addr, SocketAddr},
     path::{Path, PathBuf},
@@ -180,6 +181,11 @@ impl Running {
     /// How often each verb was asked of each resource.
     pub fn counts(&self) -> Counts {
         self.state.counter.read()
+    }
+
+    /// Who asked for what in which scope, each once.
+    pub fn accesses(&self) -> BTreeSet<Access> {
+        self.state.counter.accesses()
     }
 
     /// The revision of the last change.

@@ -1,0 +1,10 @@
+#!/usr/bin/env bash
+# The lane of the Helm chart: builds Helm when this machine has not built it yet, lints the chart
+# and compares what it renders with the overlays.
+set -euo pipefail
+cd "$(dirname "${BASH_SOURCE[0]}")/../.."
+
+PGITOPS_HELM=$(tests/deploy/build.sh)
+export PGITOPS_HELM
+"$PGITOPS_HELM" lint --strict deploy/helm/pgitops
+cargo test --locked --test it -- --ignored deploy::chart
