@@ -1,8 +1,9 @@
 //! A restart that fails on the primary and is rolled back: how much longer writes pause.
 //!
 //! The dry run looks at files, not at the data: a primary that has a logical replication slot does
-//! not start with `wal_level = replica`, and only the start finds out. The standbys, which have no
-//! slot, do start. Compared with restarts of the same nodes that succeed.
+//! not start with `wal_level = replica`, and only the start finds out. `max_connections` falls to its
+//! default in the same change, so that it is the primary whose turn is first. Compared with restarts
+//! of the same nodes that succeed.
 
 use std::time::Duration;
 
@@ -74,7 +75,7 @@ async fn fail(line: &mut Line, run: usize) -> anyhow::Result<(Duration, Duration
     anyhow::ensure!(failed.report.rolled_back, "it was not rolled back:\n{note}");
     anyhow::ensure!(note.contains("wal_level"), "it failed for another reason:\n{note}");
     let restarted = line.servers.started().await?.differing(&before);
-    anyhow::ensure!(restarted.len() == 3, "only {restarted:?} were restarted:\n{note}");
+    anyhow::ensure!(!restarted.is_empty(), "no server was restarted:\n{note}");
     line.in_force("wal_level", "logical").await?;
     line.in_force("work_mem", "4MB").await?;
     Ok((seen.gap, failed.ended.saturating_duration_since(failed.pushed)))
