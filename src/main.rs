@@ -5,10 +5,6 @@ use std::process::ExitCode;
 use clap::Parser;
 
 fn main() -> ExitCode {
-    // A container of the sandbox: before anything else, while there is one thread.
-    if let Some(code) = pgitops::cli::sandbox::container_init() {
-        return code;
-    }
     // The sandbox starts this program as a container's first process: before any thread.
     if let Some(code) = pgitops::cli::sandbox::container_init() {
         return code;

@@ -12,6 +12,7 @@ use std::collections::{BTreeMap, BTreeSet};
 use std::fs::{self, TryLockError};
 use std::io;
 use std::path::{Path, PathBuf};
+use std::sync::atomic::{AtomicU64, Ordering};
 use std::sync::{Arc, Mutex, PoisonError};
 use std::thread;
 use std::time::Duration;
@@ -109,6 +110,7 @@ pub(crate) struct Mirror {
     source: PathBuf,
     folder: PathBuf,
     idle: Mutex<Vec<Repository>>,
+    visits: AtomicU64,
     pub(crate) files: FilesCache,
     /// Held shared by all work, alone while the mirror is replaced.
     pub(crate) gate: Arc<RwLock<()>>,
@@ -127,6 +129,7 @@ impl Mirror {
             source: source.to_owned(),
             folder: cache.join(format!("{key}.git")),
             idle: Mutex::default(),
+            visits: AtomicU64::new(0),
             files: FilesCache::default(),
             gate: Arc::default(),
             writer: Arc::default(),
@@ -136,7 +139,13 @@ impl Mirror {
 
     /// Opens the repository that is mirrored.
     pub(crate) fn source(&self) -> Result<Local, Error> {
+        self.visits.fetch_add(1, Ordering::Relaxed);
         Local::open(&self.source, &self.url)
+    }
+
+    /// How often it was opened so far.
+    pub(crate) fn visits(&self) -> u64 {
+        self.visits.load(Ordering::Relaxed)
     }
 
     /// Works with an opened handle of the mirror, which is created when missing.

@@ -68,6 +68,12 @@ impl Source {
         &self.mirror.url
     }
 
+    /// How often the repository itself was visited so far through this mirror; each visit is one
+    /// listing and what it calls for.
+    pub fn visits(&self) -> u64 {
+        self.mirror.visits()
+    }
+
     /// One listing: which of `wanted` exist and the commits that they point at. A name is a full
     /// one (`refs/heads/main`, `HEAD`); one that ends in `/` stands for everything below it.
     ///

@@ -256,7 +256,10 @@ fn node_options(options: &Options, directory: &Path, logs: &Path) -> NodeOptions
 }
 
 /// Applies our definitions and waits until they are served.
-async fn define(client: &Client) -> Result<()> {
+///
+/// # Errors
+/// The API server's refusal, or a definition that is not served in time.
+pub async fn define(client: &Client) -> Result<()> {
     let definitions: Api<CustomResourceDefinition> = Api::all(client.clone());
     let parameters = PostParams { field_manager: Some(OWNER.to_owned()), ..Default::default() };
     for mut definition in crate::api::crds() {

@@ -15,6 +15,6 @@ pub mod api_server;
 pub mod cluster;
 mod endpoint;
 pub mod node;
-mod scratch_repository;
+pub mod scratch_repository;
 pub mod store;
 pub mod workload;

@@ -22,7 +22,7 @@ use super::controller::{self, Loop, Settings};
 use crate::cluster::Cluster;
 use crate::sandbox::cluster::{Options, Sandbox};
 use repository::Clone;
-use servers::Servers;
+use servers::{Servers, three_nodes};
 use story::{CHAPTERS, Chapter};
 use writer::Writer;
 
@@ -82,7 +82,7 @@ async fn tell(
     let cluster = Cluster::new(sandbox.client.clone());
     let begun = Instant::now();
     let step = Step::begin("a database of three nodes, from nothing to Ready");
-    let servers = Servers::create(&cluster, major, UP).await?;
+    let servers = Servers::create(&cluster, &three_nodes(major)?, UP).await?;
     step.done(begun.elapsed());
     println!("  {}", servers.describe().await?);
     let origin = sandbox.config_git.as_ref().context("the sandbox has no repository")?;

@@ -21,6 +21,18 @@ pub struct Clone {
     origin: PathBuf,
 }
 
+/// The document that asks for these parameters; more fields of `spec` may follow it.
+pub fn document(parameters: &[(&str, &str)]) -> String {
+    let mut document = String::from(
+        "apiVersion: pgitops.dev/v1alpha1\nkind: PostgresConfig\nmetadata:\n  name: orders\n\
+         spec:\n  databaseRef:\n    name: ha-postgres\n  parameters:\n",
+    );
+    for (name, value) in parameters {
+        document.push_str(&format!("    {name}: {value}\n"));
+    }
+    document
+}
+
 impl Clone {
     /// Clones a repository, which may be empty.
     ///
@@ -44,13 +56,14 @@ impl Clone {
         parameters: &[(&str, &str)],
         message: &str,
     ) -> anyhow::Result<String> {
-        let mut document = String::from(
-            "apiVersion: pgitops.dev/v1alpha1\nkind: PostgresConfig\nmetadata:\n  name: orders\n\
-             spec:\n  databaseRef:\n    name: ha-postgres\n  parameters:\n",
-        );
-        for (name, value) in parameters {
-            document.push_str(&format!("    {name}: {value}\n"));
-        }
+        self.commit_document(&document(parameters), message).await
+    }
+
+    /// Writes `orders.yaml` as given and commits it; the commit's id.
+    ///
+    /// # Errors
+    /// When the file cannot be written or git refuses.
+    pub async fn commit_document(&self, document: &str, message: &str) -> anyhow::Result<String> {
         std::fs::write(self.folder.join("orders.yaml"), document).context("orders.yaml")?;
         self.git(&["add", "orders.yaml"]).await?;
         self.git(&["commit", "--quiet", "-m", message]).await?;

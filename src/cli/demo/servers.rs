@@ -45,25 +45,16 @@ impl Started {
 }
 
 impl Servers {
-    /// Creates a database of three nodes unless it is there, and waits until it is Ready.
+    /// Creates the database of [`three_nodes`] unless it is there, and waits until it is Ready.
     ///
     /// # Errors
     /// When it is not Ready in time; says what its conditions are.
     pub async fn create(
         cluster: &Cluster,
-        major: Option<u32>,
+        database: &Postgres,
         within: Duration,
     ) -> anyhow::Result<Self> {
-        let version = major.map_or_else(newest_installed, |major| Ok(major.to_string()))?;
-        let object: Postgres = serde_json::from_value(json!({
-            "apiVersion": "kubedb.com/v1", "kind": "Postgres",
-            "metadata": {"name": NAME, "namespace": NAMESPACE},
-            "spec": {
-                "version": version, "replicas": 3,
-                "storage": {"resources": {"requests": {"storage": "1Gi"}}}
-            }
-        }))?;
-        match cluster.create(&object).await? {
+        match cluster.create(database).await? {
             Created::New(_) | Created::Exists => {}
         }
         let begun = Instant::now();
@@ -149,7 +140,19 @@ impl Servers {
         Ok(lines)
     }
 
-    async fn ask_all(&self, question: &str) -> anyhow::Result<BTreeMap<String, String>> {
+    /// One question to the primary, whose answer is a text.
+    ///
+    /// # Errors
+    /// When it does not answer, or with something else.
+    pub async fn ask_primary(&self, question: &str) -> anyhow::Result<String> {
+        ask(self.primary, &self.password, question).await
+    }
+
+    /// The answer of every node, by pod; the question's answer is a text.
+    ///
+    /// # Errors
+    /// When a server does not answer, or with something else.
+    pub async fn ask_all(&self, question: &str) -> anyhow::Result<BTreeMap<String, String>> {
         let mut answers = BTreeMap::new();
         for (pod, address) in &self.addresses {
             let answer = ask(*address, &self.password, question).await;
@@ -157,6 +160,23 @@ impl Servers {
         }
         Ok(answers)
     }
+}
+
+/// The database of the demonstration: three nodes of this major version, or of the newest installed
+/// one.
+///
+/// # Errors
+/// When no PostgreSQL is installed.
+pub fn three_nodes(major: Option<u32>) -> anyhow::Result<Postgres> {
+    let version = major.map_or_else(newest_installed, |major| Ok(major.to_string()))?;
+    Ok(serde_json::from_value(json!({
+        "apiVersion": "kubedb.com/v1", "kind": "Postgres",
+        "metadata": {"name": NAME, "namespace": NAMESPACE},
+        "spec": {
+            "version": version, "replicas": 3,
+            "storage": {"resources": {"requests": {"storage": "1Gi"}}}
+        }
+    }))?)
 }
 
 /// One question on a fresh connection: an open session keeps old values of some parameters.
