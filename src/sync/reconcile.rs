@@ -37,6 +37,9 @@ const CONCURRENCY: u16 = 8;
 const NOT_LEADING: Duration = Duration::from_secs(1);
 /// Shortest interval, whatever the spec says.
 const SHORTEST: Duration = Duration::from_secs(1);
+/// Pause after a pass that wrote to an object that had changed, doubled each time: the watch is a
+/// few milliseconds behind.
+const READ_AGAIN: Duration = Duration::from_millis(25);
 /// Pause after a pass that failed, doubled each time.
 const AGAIN: Duration = Duration::from_millis(250);
 /// Longest such pause.
@@ -157,7 +160,13 @@ async fn spanned(repository: Arc<ConfigRepository>, cx: Arc<Context>) -> Result<
         cx.metrics.passes.get_or_create(&Pass { controller: "sync", result }).inc();
         if let Err(error) = &done {
             let cause = std::error::Error::source(error).map(ToString::to_string);
-            tracing::warn!(%error, cause, "pass failed");
+            match error {
+                // The last pass's own write, mostly, which the watch has not told yet.
+                Error::Cluster(conflict) if conflict.is_conflict() => {
+                    tracing::debug!(%error, cause, "pass begins anew");
+                }
+                Error::Cluster(_) | Error::Git(_) => tracing::warn!(%error, cause, "pass failed"),
+            }
         }
         done
     }
@@ -171,10 +180,11 @@ fn again(repository: Arc<ConfigRepository>, error: &Error, cx: Arc<Context>) -> 
         remembered.failures = remembered.failures.saturating_add(1);
         remembered.failures
     });
-    let pause = AGAIN.saturating_mul(1 << failures.min(8)).min(LONGEST);
+    let grown = |first: Duration| first.saturating_mul(1 << failures.min(12)).min(LONGEST);
+    let pause = grown(AGAIN);
     match error {
         Error::Cluster(error) => match error.retry() {
-            Retry::Soon => Action::requeue(AGAIN),
+            Retry::Soon => Action::requeue(grown(READ_AGAIN)),
             Retry::Later => Action::requeue(pause),
             Retry::Never => Action::requeue(LONGEST),
         },

@@ -315,7 +315,7 @@ async fn status_lays_git_spec_and_servers_side_by_side() {
     };
     let said = until("all is as desired", quiet).await;
     let row = said.lines().find(|line| line.contains("work_mem")).unwrap();
-    let expected = ["work_mem", "1MB", "(orders.yaml:6)", "1MB", "(inline)", "1MB", "1MB"];
+    let expected = ["work_mem", "1MB", "(orders.yaml:6)", "1MB", "(inline.conf)", "1MB", "1MB"];
     assert_eq!(row.split_whitespace().collect::<Vec<_>>(), expected, "{said}");
     assert!(said.contains("next start: safe"), "{said}");
     assert!(said.contains(&format!("applied {}", &commit[..7])), "{said}");
