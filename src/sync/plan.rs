@@ -215,9 +215,8 @@ impl Plan {
     /// All that is wrong or remarkable: what the parser found, and what each server's version
     /// refuses. By file and place.
     pub fn problems(&self, desired: &Desired) -> Vec<Problem> {
-        let refused = self.held.values().flat_map(|held| match held {
-            Held::Refused(problems) => problems.as_slice(),
-            _ => &[],
+        let refused = self.held.values().flat_map(|held| {
+            if let Held::Refused(problems) = held { problems.as_slice() } else { &[] }
         });
         let all: BTreeSet<&Problem> = desired.problems.iter().chain(refused).collect();
         all.into_iter().cloned().collect()
