@@ -77,14 +77,15 @@ async fn planned(
     let entries = plan.entries(&desired, &drift, &live);
     let sums = Sums::of(&entries);
     let stalled = plan.stalled.as_ref().map(|stalled| stalled.text(&source));
-    let refused = desired.problems.iter().any(Problem::is_refusal) || sums.refused > 0;
+    let problems = plan.problems(&desired);
+    let refused = problems.iter().any(Problem::is_refusal) || sums.refused > 0;
     let differs = entries.iter().any(|entry| !entry.changes.is_empty())
         || sums.change + sums.held + sums.running > 0
         || entries.iter().any(|entry| entry.verdict == "released");
     match args.output {
-        Output::Text => text(stalled.as_deref(), &entries, &desired.problems, &sums)?,
+        Output::Text => text(stalled.as_deref(), &entries, &problems, &sums)?,
         Output::Json | Output::Yaml => {
-            let problems = &desired.problems;
+            let problems = &problems[..];
             let printed = Printed { stalled: stalled.clone(), databases: &entries, problems, sums };
             print(&printed, args.output)?;
         }

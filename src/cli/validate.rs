@@ -50,9 +50,14 @@ pub async fn run(args: Args) -> anyhow::Result<ExitCode> {
         documents += desired.targets.len();
         problems.extend(desired.problems.iter().cloned());
         for target in desired.targets.values() {
-            if let Target::Wanted(document) = target {
-                problems.extend(catalogues.iter().flat_map(|c| for_version(document, c)));
-            }
+            let (documents, known) = match target {
+                Target::Wanted(document) => (std::slice::from_ref(document), &[][..]),
+                Target::Refused { drafts, problems, .. } => (&drafts[..], &problems[..]),
+            };
+            let found = documents.iter().flat_map(|document| {
+                catalogues.iter().flat_map(|catalogue| for_version(document, catalogue))
+            });
+            problems.extend(found.filter(|problem| !problem.is_among(known)));
         }
     }
     problems.sort();

@@ -69,8 +69,10 @@ pub enum Target {
     Refused {
         /// Where the documents stand.
         places: Vec<Place>,
-        /// What is wrong.
+        /// What is wrong, whatever the server's version.
         problems: Vec<Problem>,
+        /// What could be read of them all the same, to be checked against that version.
+        drafts: Vec<Arc<Document>>,
     },
 }
 
@@ -184,6 +186,7 @@ impl Desired {
                 [one] => Target::Refused {
                     places: vec![one.place.clone()],
                     problems: one.problems.clone(),
+                    drafts: one.draft.iter().cloned().collect(),
                 },
                 _ => {
                     let doubles = doubles(&database, &reads);
@@ -192,6 +195,7 @@ impl Desired {
                     Target::Refused {
                         places: reads.iter().map(|read| read.place.clone()).collect(),
                         problems: doubles.into_iter().chain(own).collect(),
+                        drafts: reads.iter().filter_map(|read| read.draft_or_document()).collect(),
                     }
                 }
             };

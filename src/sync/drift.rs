@@ -6,6 +6,7 @@
 //! is not known.
 
 use std::collections::{BTreeMap, BTreeSet};
+use std::sync::Arc;
 
 use serde::{Deserialize, Serialize};
 
@@ -94,16 +95,20 @@ pub struct Override {
 const UNKNOWN_DEFAULT: &str = "default";
 
 impl Drift {
-    /// Compares every database that has a document without fault.
+    /// Compares every database that has a document without fault, and checks the others' documents
+    /// against the server's version.
     pub fn between(desired: &Desired, live: &Observed) -> Self {
         let mut targets = BTreeMap::new();
         for (database, target) in &desired.targets {
-            if let (Target::Wanted(document), Some(Live::Present(present))) =
-                (target, live.get(database))
-                && let Some(catalogue) = present.catalogue()
-            {
-                targets.insert(database.clone(), Difference::of(document, present, catalogue));
-            }
+            let Some(Live::Present(present)) = live.get(database) else { continue };
+            let Some(catalogue) = present.catalogue() else { continue };
+            let difference = match target {
+                Target::Wanted(document) => Difference::of(document, present, catalogue),
+                Target::Refused { problems, drafts, .. } => {
+                    Difference::of_refused(drafts, problems, present, catalogue)
+                }
+            };
+            targets.insert(database.clone(), difference);
         }
         Self { targets }
     }
@@ -122,6 +127,19 @@ impl Difference {
             Mode::Replace => compare.replace(),
         };
         Self { problems, changes, edit, overridden: compare.overridden() }
+    }
+
+    /// What this version has against documents that are refused already, beyond what is `known`.
+    fn of_refused(
+        drafts: &[Arc<Document>],
+        known: &[Problem],
+        present: &Present,
+        catalogue: &'static Catalogue,
+    ) -> Self {
+        let compare = |draft| Compare { document: draft, present, catalogue }.problems();
+        let problems = drafts.iter().flat_map(|draft| compare(draft));
+        let problems = problems.filter(|problem| !problem.is_among(known)).collect();
+        Self { problems, ..Self::default() }
     }
 
     /// Whether it takes restarts to bring the changes about.
@@ -154,7 +172,9 @@ impl Change {
             (None, Some(layer)) => format!("; falls to {layer}"),
             (None, None) => String::new(),
         };
-        format!("{name} {before} -> {after} ({class}{why})")
+        // Nothing between two spaces reads as a slip of the pen.
+        let shown = |value: &str| if value.is_empty() { "''".to_owned() } else { value.to_owned() };
+        format!("{name} {} -> {} ({class}{why})", shown(before), shown(after))
     }
 }
 

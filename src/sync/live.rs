@@ -109,6 +109,19 @@ impl Present {
         Catalogue::for_version(&self.version)
     }
 
+    /// The server's version as people read it: in full once a request has proven it, whoever asked
+    /// for that request; until then what the spec says.
+    pub fn server_version(&self) -> String {
+        let proofs = self.requests.iter().rev().filter_map(|r| r.status.as_ref()?.proof.as_ref());
+        let mut versions = proofs.map(|proof| proof.server_version.clone());
+        // A proof of another major version is from before an upgrade.
+        let of_now = |version: &String| {
+            let major = |text: &str| text.split(['.', ' ']).next().map(str::to_owned);
+            version.strip_prefix("PostgreSQL ").and_then(major) == major(&self.version)
+        };
+        versions.find(of_now).unwrap_or_else(|| format!("PostgreSQL {}", self.version))
+    }
+
     /// A request of this name.
     pub fn request(&self, name: &RequestName) -> Option<&Arc<PostgresOpsRequest>> {
         self.requests.iter().find(|request| request.request_name() == *name)

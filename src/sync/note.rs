@@ -238,7 +238,10 @@ fn order_and_impact(block: &Block) -> Vec<String> {
     let mut lines = vec![format!("Order: {}", order(&proof.restarted))];
     let mut impact = Vec::new();
     impact.extend(proof.writes_paused_ms.map(|ms| format!("writes paused {ms} ms")));
-    impact.extend(proof.connections_cut.map(|number| format!("{number} connections cut")));
+    impact.extend(proof.connections_cut.map(|number| match number {
+        1 => "1 connection cut".to_owned(),
+        _ => format!("{number} connections cut"),
+    }));
     impact.push(match proof.roles_unchanged {
         true => "roles unchanged".to_owned(),
         false => "roles changed".to_owned(),

@@ -378,5 +378,5 @@ fn failed(request: &PostgresOpsRequest, commit: &CommitId) -> Held {
 
 fn version(present: Option<&Present>, proof: Option<&ProofReport>) -> Option<String> {
     let proven = proof.map(|proof| proof.server_version.clone()).filter(|v| !v.is_empty());
-    proven.or_else(|| present.map(|present| format!("PostgreSQL {}", present.version)))
+    proven.or_else(|| present.map(Present::server_version))
 }

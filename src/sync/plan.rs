@@ -30,6 +30,7 @@ pub use text::{Entry, Sums};
 use super::desired::{Desired, Document};
 use super::drift::{Change, Difference, Drift, Edit};
 use super::live::{Observed, Present};
+use super::problem::Problem;
 use super::source::Source;
 use crate::api::claim::Claim;
 use crate::api::names::{CommitId, DatabaseRef, RequestName};
@@ -209,6 +210,16 @@ impl Plan {
     fn hold(&mut self, database: &DatabaseRef, held: Held) {
         self.wake = [self.wake, held.opens()].into_iter().flatten().min();
         self.held.insert(database.clone(), held);
+    }
+
+    /// All that is wrong or remarkable: what the parser found, and what each server's version
+    /// refuses. By file and place.
+    pub fn problems(&self, desired: &Desired) -> Vec<Problem> {
+        let refused = self.held.values().flat_map(|held| {
+            if let Held::Refused(problems) = held { problems.as_slice() } else { &[] }
+        });
+        let all: BTreeSet<&Problem> = desired.problems.iter().chain(refused).collect();
+        all.into_iter().cloned().collect()
     }
 
     /// Whether nothing would be written by carrying the plan out.

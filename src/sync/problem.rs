@@ -81,6 +81,14 @@ impl Problem {
         self.severity == Severity::Refused
     }
 
+    /// Whether one of these says already what is wrong with the same parameter in the same place:
+    /// the check against a version finds again what was refused without one.
+    pub fn is_among(&self, known: &[Self]) -> bool {
+        let place = |problem: &Self| (problem.file.clone(), problem.at, problem.parameter.clone());
+        let here = place(self);
+        known.iter().any(|other| other.is_refusal() && place(other) == here)
+    }
+
     /// As compilers print it, so that editors jump to it: `file:line:column: message; instead`.
     pub fn as_compiler_line(&self) -> String {
         let warning = if self.is_refusal() { "" } else { "warning: " };

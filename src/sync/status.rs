@@ -71,9 +71,9 @@ pub fn of(report: &Report<'_>) -> ConfigRepositoryStatus {
         status.applied_short = Some(source.head.short().to_owned());
     }
     status.counts = counts(outcome);
-    status.problems =
-        desired.problems.iter().take(PROBLEMS).map(|p| line(&p.to_string())).collect();
-    status.problem_count = i64::try_from(desired.problems.len()).unwrap_or(i64::MAX);
+    let problems = plan.problems(desired);
+    status.problems = problems.iter().take(PROBLEMS).map(|p| line(&p.to_string())).collect();
+    status.problem_count = i64::try_from(problems.len()).unwrap_or(i64::MAX);
     status.held = held(outcome);
     status.rollouts = rollouts(report);
     status.next_window = next_window(plan);

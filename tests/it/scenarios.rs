@@ -414,6 +414,7 @@ impl World {
                 "order" => proof.restarted = list().iter().map(|e| e.replace(':', " ")).collect(),
                 "gap" => proof.writes_paused_ms = value.parse().ok(),
                 "cut" => proof.connections_cut = value.parse().ok(),
+                "version" => proof.server_version = format!("PostgreSQL {value}"),
                 "words" => proof.words = Some(value.to_owned()),
                 "pending" => proof.pending_restart = list(),
                 "rolled-back" => proof.rolled_back = true,

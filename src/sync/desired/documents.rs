@@ -80,6 +80,9 @@ pub struct Read {
     pub place: Place,
     /// The document, unless something refuses it.
     pub document: Option<Arc<Document>>,
+    /// What could be read of a document that something refuses: never sent, only checked against
+    /// the server's version, so that all that is wrong with it is told at once.
+    pub draft: Option<Arc<Document>>,
     /// All that is wrong and all that is remarkable.
     pub problems: Vec<Problem>,
 }
@@ -145,8 +148,11 @@ pub fn read(node: &Node, around: &Surroundings<'_>) -> Read {
     };
     let Reader { problems, .. } = reader;
     let refused = problems.iter().any(Problem::is_refusal);
-    let document = document.filter(|_| !refused).map(Arc::new);
-    Read { database, place, document, problems }
+    let (document, draft) = match (document.map(Arc::new), refused) {
+        (document, false) => (document, None),
+        (draft, true) => (None, draft),
+    };
+    Read { database, place, document, draft, problems }
 }
 
 const SPEC: [&str; 9] = [
@@ -261,6 +267,13 @@ fn is_dns_label(text: &str) -> bool {
         && edge(text.bytes().last())
         && text.len() <= 63
         && text.bytes().all(|b| plain(b) || b == b'-')
+}
+
+impl Read {
+    /// What could be read, refused or not.
+    pub fn draft_or_document(&self) -> Option<Arc<Document>> {
+        self.document.clone().or_else(|| self.draft.clone())
+    }
 }
 
 impl Document {

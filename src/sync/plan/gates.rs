@@ -39,7 +39,9 @@ pub(super) fn judge<'a>(world: World<'a>, database: &'a DatabaseRef) -> Judged<'
         Some(Target::Wanted(document)) => Gates { world, database, present, document }.judge(),
         Some(Target::Refused { problems, .. }) => {
             let chain = Chain::of(world.source, database, present, None);
-            judged(present, &chain, Verdict::Held(Held::Refused(problems.clone())))
+            let of_version = world.drift.targets.get(database).map(|d| d.problems.clone());
+            let all = problems.iter().cloned().chain(of_version.unwrap_or_default());
+            judged(present, &chain, Verdict::Held(Held::Refused(all.collect())))
         }
         None => without_document(world, database, present),
     }

@@ -192,7 +192,7 @@ fn about(file: Option<&str>, present: Option<&Present>) -> String {
     let mut parts: Vec<String> = file.map(str::to_owned).into_iter().collect();
     if let Some(present) = present {
         let nodes = if present.nodes == 1 { "node" } else { "nodes" };
-        parts.push(format!("PostgreSQL {}", present.version));
+        parts.push(present.server_version());
         parts.push(format!("{} {nodes}", present.nodes));
     }
     parts.join(", ")
