@@ -1,13 +1,8 @@
 //! Start, address, kubeconfig, shutdown.
 
-use super::{
-    count::Counts,
-    handle,
-    journal::Journal,
-    state::State,
-    tls::{Identity, Listener},
-};
+use super::{count::Counts, handle, journal::Journal, state::State, tls::Identity};
 use crate::sandbox::store::{By, LOG_LIMIT, Store, Validation};
+use crate::sandbox::tls_listener::Listener;
 use anyhow::Context;
 use axum::Router;
 use jiff::Timestamp;
@@ -123,7 +118,7 @@ impl ApiServer {
             handle::handle(Arc::clone(&shared), request)
         });
         let stop = state.stop.clone();
-        let listener = Listener::new(listener, &identity)?;
+        let listener = Listener::new(listener, identity.acceptor()?)?;
         let serve = axum::serve(listener, router)
             .with_graceful_shutdown(async move { stop.cancelled().await });
         let task = tokio::spawn(async move { serve.await });

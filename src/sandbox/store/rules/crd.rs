@@ -4,10 +4,13 @@ use crate::sandbox::store::{
     kinds::Kind,
     metadata,
     refusal::{Cause, Refusal},
+    schema::validate,
+    shape::Schema,
 };
 use jiff::Timestamp;
 use kube::core::cel::compile_schema;
 use serde_json::{Value, json};
+use std::sync::Arc;
 
 /// The finalizer of the real server.
 pub const FINALIZER: &str = "customresourcecleanup.apiextensions.k8s.io";
@@ -63,6 +66,7 @@ pub fn judge(definition: &Value) -> Vec<Cause> {
         let why = "must be spec.names.plural+\".\"+spec.group";
         causes.push(Cause::invalid("metadata.name", &json!(name), why));
     }
+    words(&spec["names"], &mut causes);
     let versions: Vec<&Value> = spec["versions"].as_array().into_iter().flatten().collect();
     if versions.iter().filter(|v| v["storage"] == true).count() != 1 {
         let why = "must have exactly one version marked as storage version";
@@ -88,7 +92,46 @@ pub fn judge(definition: &Value) -> Vec<Cause> {
     causes
 }
 
-/// Every place of a structural schema has a type.
+/// Names that kubectl takes are labels of DNS.
+fn words(names: &Value, causes: &mut Vec<Cause>) {
+    let mut word = |field: String, value: &Value| {
+        let text = value.as_str().unwrap_or_default().to_lowercase();
+        if !is_label(&text) {
+            let why = "a DNS-1035 label must consist of lower case alphanumeric characters or \
+                       '-', start with an alphabetic character, and end with an alphanumeric \
+                       character (e.g. 'my-name',  or 'abc-123', regex used for validation is \
+                       '[a-z]([-a-z0-9]*[a-z0-9])?')";
+            causes.push(Cause::invalid(field, value, why));
+        }
+    };
+    for field in ["plural", "singular", "kind", "listKind"] {
+        word(format!("spec.names.{field}"), &names[field]);
+    }
+    for field in ["shortNames", "categories"] {
+        for (index, value) in names[field].as_array().into_iter().flatten().enumerate() {
+            word(format!("spec.names.{field}[{index}]"), value);
+        }
+    }
+}
+
+fn is_label(text: &str) -> bool {
+    let plain = |b: u8| b.is_ascii_lowercase() || b.is_ascii_digit() || b == b'-';
+    text.len() <= 63
+        && text.bytes().all(plain)
+        && text.starts_with(|c: char| c.is_ascii_lowercase())
+        && !text.ends_with('-')
+}
+
+/// A default must pass the schema that it stands in.
+fn default_fits(schema: &Value, path: &str, causes: &mut Vec<Cause>) {
+    if schema["default"].is_null() {
+        return;
+    }
+    let own = Schema { root: Arc::new(schema.clone()), definitions: Arc::default() };
+    validate::validate(&schema["default"], own.shape(), &format!("{path}.default"), causes);
+}
+
+/// Every place of a structural schema has a type, and its default fits.
 fn structural(schema: &Value, path: &str, causes: &mut Vec<Cause>) {
     let free = ["x-kubernetes-int-or-string", "x-kubernetes-preserve-unknown-fields"];
     let typed = schema["type"].is_string() || free.iter().any(|f| schema[*f] == true);
@@ -98,6 +141,7 @@ fn structural(schema: &Value, path: &str, causes: &mut Vec<Cause>) {
             "must not be empty for specified object fields",
         ));
     }
+    default_fits(schema, path, causes);
     for (name, property) in schema["properties"].as_object().into_iter().flatten() {
         structural(property, &format!("{path}.properties[{name}]"), causes);
     }
