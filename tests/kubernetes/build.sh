@@ -3,15 +3,17 @@
 #   build.sh            etcd, kube-apiserver, kube-controller-manager, kube-scheduler
 #   build.sh --node     kubelet and kube-proxy as well
 #   build.sh --folder   makes nothing, prints the folder they belong in
+#   build.sh --check    makes nothing, fails when something is missing
 # The folder follows the KUBEBUILDER_ASSETS convention: that variable names it, otherwise it is
 # pgitops/kubernetes-VERSION below the user's cache. What is there in this version stays as it is.
 # Kubernetes is built from the Go modules pinned in go.mod; etcd is the one on the PATH, or is
 # unpacked from the distribution's package without installing it, so that no service starts.
 set -euo pipefail
-cd "$(dirname "${BASH_SOURCE[0]}")"
-
-version=$(sed -n 's,^require k8s\.io/kubernetes ,,p' go.mod)
+here=$(dirname "${BASH_SOURCE[0]}")
+version=$(sed -n 's,^require k8s\.io/kubernetes ,,p' "$here/go.mod")
 folder=${KUBEBUILDER_ASSETS:-${XDG_CACHE_HOME:-$HOME/.cache}/pgitops/kubernetes-$version}
+case $folder in /*) ;; *) folder=$PWD/$folder ;; esac
+cd "$here"
 programs=(kube-apiserver kube-controller-manager kube-scheduler)
 
 die() {
@@ -22,8 +24,8 @@ die() {
 case "${1:-}" in
 '') ;;
 --node) programs+=(kubelet kube-proxy) ;;
---folder) echo "$folder" && exit ;;
-*) die "unknown argument $1; the arguments are --node and --folder" ;;
+--folder | --check) ;;
+*) die "unknown argument $1; the arguments are --node, --folder and --check" ;;
 esac
 
 # What a program here says of its version; nothing when it is not there.
@@ -67,9 +69,11 @@ put() {
 }
 
 fetch_etcd_package() {
-  apt-get download -qq etcd-server && return
+  # As who we are: the user that apt has for fetching cannot write here.
+  local fetch=(apt-get -o "APT::Sandbox::User=$(id -un)" download -qq etcd-server)
+  "${fetch[@]}" && return
   [ "$(id -u)" = 0 ] || return 1
-  apt-get update -qq && apt-get download -qq etcd-server
+  apt-get update -qq && "${fetch[@]}"
 }
 
 make_etcd() {
@@ -96,15 +100,17 @@ make_kubernetes() {
   rm -f "$scratch/$1"
 }
 
+case "${1:-}" in
+--folder) echo "$folder" && exit ;;
+--check) [ -z "$(missing)" ] && exit || exit 1 ;;
+esac
 mkdir -p "$folder"
 refuse_other_versions
 [ -n "$(missing)" ] || exit 0
 
 exec 9>"$folder/.lock"
 flock -n 9 || { echo "waiting for another build in $folder" && flock 9; }
-# Below the folder, so that a move into place never crosses file systems. apt fetches as a user of
-# its own, who must reach it or be told that it cannot: either way the package arrives.
-scratch=$(mktemp -d "$folder/.build.XXXXXX")
+scratch=$(mktemp -d)
 trap 'rm -rf "$scratch"' EXIT
 
 for program in $(missing); do

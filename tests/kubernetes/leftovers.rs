@@ -1,11 +1,13 @@
 //! What a run may leave behind: nothing, also when it is killed.
 
 use std::io::{BufRead as _, BufReader};
-use std::path::PathBuf;
+use std::path::{Path, PathBuf};
 use std::process::{Command, Stdio};
 use std::time::Instant;
 
 use anyhow::{Context as _, Result, bail, ensure};
+
+use sha2::{Digest as _, Sha256};
 
 use crate::control_plane::ControlPlane;
 use crate::fixture::is_alive;
@@ -34,11 +36,19 @@ pub fn none_of((pids, folder): &(Vec<i32>, PathBuf)) -> Result<()> {
     Ok(())
 }
 
+/// Where a node keeps what only lives with its run: named by a hash of its folder's path.
+fn node_folder(folder: &Path) -> PathBuf {
+    let hash = Sha256::digest(folder.as_os_str().as_encoded_bytes());
+    let id: String = hash.iter().take(4).map(|byte| format!("{byte:02x}")).collect();
+    Path::new("/tmp").join(format!("pgs-{id}"))
+}
+
 /// Kills a run with SIGKILL; its processes end all the same.
 pub async fn a_killed_run_leaves_no_process() -> Result<()> {
     let began = Instant::now();
     let mut child = Command::new(std::env::current_exe()?)
         .arg(HOLD)
+        .env("TMPDIR", "/tmp")
         .stdin(Stdio::null())
         .stdout(Stdio::piped())
         .spawn()?;
@@ -55,8 +65,10 @@ pub async fn a_killed_run_leaves_no_process() -> Result<()> {
     }
     let gone = async || !pids.iter().any(|pid| is_alive(*pid));
     until(&format!("all processes end within {DEADLINE:?}"), gone).await;
-    // Nobody is left who could have removed the folder.
+    // Nobody is left who could have removed the folders: that of the run, and the node's.
+    let node = node_folder(&folder);
     std::fs::remove_dir_all(&folder)?;
+    std::fs::remove_dir_all(&node).with_context(|| format!("removing {node:?}"))?;
     println!("case a_killed_run_leaves_no_process ... ok ({:.1?})", began.elapsed());
     Ok(())
 }

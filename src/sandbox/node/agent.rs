@@ -1,8 +1,9 @@
 //! The node's loop: which pods there are, and who works on them.
 //!
-//! Watches pods, Secrets and ConfigMaps. A pod without a node is bound unless a scheduler does so; a pod on this node has one
-//! worker; a new pod of an old name waits until the worker of the old one is through, because the
-//! two share a volume and an address. Leaves everything about one pod to its worker.
+//! Watches pods, Secrets and ConfigMaps. A pod without a node is bound, unless a scheduler does
+//! that; a pod on this node has one worker; a new pod of an old name waits until the worker of the
+//! old one is through, because the two share a volume and an address. Leaves everything about one
+//! pod to its worker.
 
 use std::collections::{BTreeMap, BTreeSet};
 use std::sync::atomic::AtomicU64;

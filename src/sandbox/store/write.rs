@@ -141,6 +141,10 @@ impl Store {
             return Err(Refusal::bad_request("metadata.managedFields must be nil"));
         }
         metadata::identify(kind, target.namespace, &mut config)?;
+        if old.is_some() && metadata::name(&config).is_empty() {
+            // The name of what is there, as every field that is not given.
+            metadata::metadata_mut(&mut config)?.insert("name".into(), json!(target.name));
+        }
         metadata::is_named(target.name, &config)?;
         self.refuse_undeclared(target, &config)?;
         preconditions(target, old.as_deref(), &config)?;

@@ -24,7 +24,7 @@ async fn what_changes_nothing_moves_no_revision() {
         .await
         .unwrap();
     let apply = PatchParams { dry_run: true, ..PatchParams::apply("me") };
-    let body = json!({"apiVersion": "v1", "kind": "ConfigMap", "data": {"a": "b"}});
+    let body = json!({"apiVersion": "v1", "kind": "ConfigMap", "metadata": {"name": "y"}});
     maps.patch("y", &apply, &Patch::Apply(&body)).await.unwrap();
     assert_eq!(c.running.revision(), before);
 }

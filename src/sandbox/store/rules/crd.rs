@@ -79,10 +79,6 @@ pub fn judge(definition: &Value) -> Vec<Cause> {
             causes.push(Cause::required(path, "schemas are required"));
         } else {
             structural(schema, &path, &mut causes);
-            for error in compile_schema(schema).compilation_errors() {
-                let field = format!("{path}.x-kubernetes-validations");
-                causes.push(Cause::invalid(field, &json!({}), error.to_string()));
-            }
         }
     }
     if !["Namespaced", "Cluster"].contains(&text(&spec["scope"]).as_str()) {
@@ -131,7 +127,20 @@ fn default_fits(schema: &Value, path: &str, causes: &mut Vec<Cause>) {
     validate::validate(&schema["default"], own.shape(), &format!("{path}.default"), causes);
 }
 
-/// Every place of a structural schema has a type, and its default fits.
+/// A rule must be one: those of this place; places below are looked at on their own.
+fn rules_compile(schema: &Value, path: &str, causes: &mut Vec<Cause>) {
+    let rules = schema["x-kubernetes-validations"].as_array().into_iter().flatten();
+    for (index, rule) in rules.enumerate() {
+        let alone = json!({"type": schema["type"], "x-kubernetes-validations": [rule]});
+        for error in compile_schema(&alone).compilation_errors() {
+            let field = format!("{path}.x-kubernetes-validations[{index}].rule");
+            let why = format!("compilation failed: {error}");
+            causes.push(Cause::invalid(field, &rule["rule"], why));
+        }
+    }
+}
+
+/// Every place of a structural schema has a type; its default fits, and its rules are rules.
 fn structural(schema: &Value, path: &str, causes: &mut Vec<Cause>) {
     let free = ["x-kubernetes-int-or-string", "x-kubernetes-preserve-unknown-fields"];
     let typed = schema["type"].is_string() || free.iter().any(|f| schema[*f] == true);
@@ -142,6 +151,7 @@ fn structural(schema: &Value, path: &str, causes: &mut Vec<Cause>) {
         ));
     }
     default_fits(schema, path, causes);
+    rules_compile(schema, path, causes);
     for (name, property) in schema["properties"].as_object().into_iter().flatten() {
         structural(property, &format!("{path}.properties[{name}]"), causes);
     }
