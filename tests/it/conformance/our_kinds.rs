@@ -2,6 +2,7 @@
 //! definitions carry, and what they keep, default and drop.
 
 use k8s_openapi::apiextensions_apiserver::pkg::apis::apiextensions::v1::CustomResourceDefinition;
+use k8s_openapi::apimachinery::pkg::apis::meta::v1::ManagedFieldsEntry;
 use kube::api::{Patch, PatchParams, PostParams};
 use kube::{Api, ResourceExt as _};
 use pgitops::api::{ConfigRepository, Postgres, PostgresOpsRequest};
@@ -310,6 +311,13 @@ pub async fn statuses_and_generations(c: &Cluster) {
         c.ok("wait pg/orders --for=condition=Ready").await,
         "postgres.kubedb.com/orders condition met"
     );
+    // Who wrote the status owns it as that part, and nothing of the spec.
+    let managed = told.metadata.managed_fields.clone().unwrap_or_default();
+    let status_of = |entry: &&ManagedFieldsEntry| entry.subresource.as_deref() == Some("status");
+    let owned: Vec<String> =
+        managed.iter().filter(status_of).map(|entry| json!(entry.fields_v1).to_string()).collect();
+    let [owned] = owned.as_slice() else { panic!("one writer of the status: {managed:#?}") };
+    assert!(owned.contains("f:phase") && !owned.contains("f:spec"), "{owned}");
     let spec = json!({"spec": {"replicas": 2}, "status": {"phase": "NotReady"}});
     let changed = databases.patch("orders", &parameters, &Patch::Merge(&spec)).await.unwrap();
     assert_eq!((changed.metadata.generation, json!(changed.phase())), (Some(2), json!("Ready")));

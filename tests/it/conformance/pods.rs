@@ -105,6 +105,14 @@ pub async fn a_pod_runs_is_logged_and_ends(c: &Cluster) {
     })
     .await;
 
+    pods_that_end(c).await;
+    // A pod whose node never hears of it any more is removed by force.
+    pods.delete("never", &DeleteParams::default().grace_period(0)).await.unwrap();
+    assert!(pods.get_opt("never").await.unwrap().is_none());
+}
+
+async fn pods_that_end(c: &Cluster) {
+    let (pods, pp): (Api<Pod>, _) = (c.api(), PostParams::default());
     let once = json!({"restartPolicy": "Never"});
     pods.create(&pp, &pod("failing", "exit 3", &once)).await.unwrap();
     pods.create(&pp, &pod("fine", "exit 0", &once)).await.unwrap();
@@ -114,9 +122,18 @@ pub async fn a_pod_runs_is_logged_and_ends(c: &Cluster) {
     }
     let code = "{.status.containerStatuses[0].state.terminated.exitCode}";
     assert_eq!(c.ok(&format!("get pod failing -o jsonpath={code}")).await, "3");
-    // A pod whose node never hears of it any more is removed by force.
-    pods.delete("never", &DeleteParams::default().grace_period(0)).await.unwrap();
-    assert!(pods.get_opt("never").await.unwrap().is_none());
+    // The run before has a log of its own.
+    let script =
+        format!("[ -e /s/x ] && echo again || {{ touch /s/x; echo first; exit 1; }}; {WAIT}");
+    let volumes = json!({"volumes": [{"name": "s", "emptyDir": {}}], "containers": [{
+        "name": "c", "image": "pgitops:test", "command": ["sh", "-c", script],
+        "volumeMounts": [{"name": "s", "mountPath": "/s"}]}]});
+    pods.create(&pp, &pod("twice", "", &volumes)).await.unwrap();
+    until_logged(c, "twice", "again").await;
+    assert_eq!(c.ok("logs twice --previous").await, "first");
+    let count = "{.status.containerStatuses[0].restartCount}=1";
+    let met = c.ok(&format!("wait --for=jsonpath={count} pod/twice")).await;
+    assert_eq!(met, "pod/twice condition met");
 }
 
 fn address(pod: &Pod) -> Option<&str> {
