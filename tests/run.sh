@@ -17,12 +17,21 @@ step() { printf '\n== %s\n' "$1"; }
 step 'formatting'
 cargo fmt --check
 step 'lints'
-cargo clippy --locked --all-targets -- -D warnings
+cargo clippy --locked --all-targets --test kubernetes -- -D warnings
 step 'documentation'
 RUSTDOCFLAGS='-D warnings' cargo doc --locked --no-deps --quiet
 step 'tests'
 # The binary that the tests start is built first; two tests at a time: each may run five servers.
 cargo build --locked
 cargo test --locked -- --test-threads="${PGITOPS_TEST_THREADS:-2}" "$@"
+
+step 'tests against a real control plane'
+if [ $# -gt 0 ]; then
+  echo 'not run: tests were chosen; cargo test --test kubernetes runs them'
+elif tests/kubernetes/build.sh --check; then
+  cargo test --locked --test kubernetes
+else
+  echo 'not run: its programs are not on this machine; tests/kubernetes/build.sh makes them (needs Go)'
+fi
 
 printf '\nnot run here: the Helm chart (tests/deploy/run.sh; needs Go)\n'

@@ -252,6 +252,9 @@ fn node_options(options: &Options, directory: &Path, logs: &Path) -> NodeOptions
         user: options.user.clone(),
         executable: options.executable.clone(),
         refresh_delay: options.volume_delay,
+        binds_pods: true,
+        // The API server of the sandbox reads the folder of the logs.
+        log_authority: None,
     }
 }
 

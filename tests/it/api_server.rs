@@ -1,8 +1,7 @@
-//! The sandbox's API server, spoken to by the real kube client and the real kubectl.
+//! The sandbox's API server by itself; what it shares with a real one is in `conformance`.
 
 mod client;
-mod cluster;
-mod custom;
+pub mod cluster;
 mod kubectl;
 mod restart;
 mod wire;

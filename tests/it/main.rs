@@ -4,10 +4,13 @@
 #![allow(clippy::unwrap_used, clippy::expect_used, clippy::panic)]
 
 mod api_server;
+mod conformance;
+mod conforms;
 mod deploy;
 mod fixture;
 mod git;
 mod instance;
+mod kubectl;
 mod line;
 mod ops;
 mod pgconf_oracle;

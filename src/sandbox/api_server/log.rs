@@ -5,30 +5,14 @@ use super::{
     request::Request,
     state::State,
 };
+use crate::sandbox::log_file::{self, Follow, Part};
 use crate::sandbox::store::refusal::Refusal;
 use axum::body::Body;
-use bytes::Bytes;
-use futures::stream;
 use serde_json::Value;
 use std::{
-    io::SeekFrom,
     path::{Path, PathBuf},
     sync::Arc,
-    time::Duration,
 };
-use tokio::{
-    fs::File,
-    io::{AsyncReadExt, AsyncSeekExt},
-};
-
-/// How often a followed file is looked at: soon enough for eyes.
-const LOOK_EVERY: Duration = Duration::from_millis(200);
-
-/// Bytes of a piece of the reply.
-const PIECE: usize = 64 * 1024;
-
-/// How far back `tailLines` looks: the end of a very long file is enough.
-const TAIL_WINDOW: u64 = 16 * 1024 * 1024;
 
 /// Answers with the log of a container.
 ///
@@ -56,22 +40,19 @@ pub async fn of(
     if request.is("timestamps") || request.get("sinceTime").is_some() {
         tracing::debug!("logs of the sandbox carry no times; all lines are sent");
     }
-    let tail = request.number("tailLines")?;
-    let limit = request.number("limitBytes")?;
-    let start = start(&path, tail).await.map_err(|e| unreadable(&path, &e))?;
-    let follow = request.is("follow").then(|| Followed {
-        state: Arc::clone(state),
-        namespace: namespace.to_owned(),
-        pod: name.to_owned(),
-        uid: pod["metadata"]["uid"].clone(),
+    let part = Part { tail: request.number("tailLines")?, limit: request.number("limitBytes")? };
+    let follow = request.is("follow").then(|| {
+        let followed = Followed {
+            state: Arc::clone(state),
+            namespace: namespace.to_owned(),
+            pod: name.to_owned(),
+            uid: pod["metadata"]["uid"].clone(),
+        };
+        let stop = state.stop.clone();
+        Follow { lives: Box::new(move || followed.lives()), stop }
     });
-    let mut file = File::open(&path).await.map_err(|e| unreadable(&path, &e))?;
-    file.seek(SeekFrom::Start(start)).await.map_err(|e| unreadable(&path, &e))?;
-    let reader = Reader { file, follow, left: limit.unwrap_or(u64::MAX) };
-    let body = stream::unfold(reader, |mut reader| async move {
-        reader.next().await.map(|piece| (piece, reader))
-    });
-    Ok(reply::typed(200, "text/plain", Body::from_stream(body)))
+    let pieces = log_file::read(&path, part, follow).await.map_err(|e| unreadable(&path, &e))?;
+    Ok(reply::typed(200, "text/plain", Body::from_stream(pieces)))
 }
 
 fn unreadable(path: &Path, error: &std::io::Error) -> Refusal {
@@ -98,28 +79,6 @@ fn container(pod: &Value, name: &str, asked: Option<&str>) -> Result<String, Ref
     }
 }
 
-/// Where the last lines begin.
-async fn start(path: &Path, tail: Option<u64>) -> std::io::Result<u64> {
-    let Some(tail) = tail else { return Ok(0) };
-    let mut file = File::open(path).await?;
-    let size = file.metadata().await?.len();
-    let from = size.saturating_sub(TAIL_WINDOW);
-    file.seek(SeekFrom::Start(from)).await?;
-    let mut end = Vec::new();
-    file.take(TAIL_WINDOW).read_to_end(&mut end).await?;
-    let wanted = usize::try_from(tail).unwrap_or(usize::MAX);
-    let text = end.strip_suffix(b"\n").unwrap_or(&end);
-    if wanted == 0 {
-        return Ok(size);
-    }
-    let breaks: Vec<usize> =
-        text.iter().enumerate().filter(|(_, b)| **b == b'\n').map(|(at, _)| at).collect();
-    if breaks.len() < wanted {
-        return Ok(from);
-    }
-    Ok(from + breaks[breaks.len() - wanted] as u64 + 1)
-}
-
 /// A pod whose log is followed until it is gone.
 struct Followed {
     state: Arc<State>,
@@ -138,38 +97,5 @@ impl Followed {
                 pod["metadata"]["uid"] == self.uid && !ended
             })
         })
-    }
-}
-
-struct Reader {
-    file: File,
-    follow: Option<Followed>,
-    left: u64,
-}
-
-impl Reader {
-    async fn next(&mut self) -> Option<std::io::Result<Bytes>> {
-        loop {
-            let size = PIECE.min(usize::try_from(self.left).unwrap_or(PIECE));
-            let mut piece = vec![0; size];
-            match self.file.read(&mut piece).await {
-                Ok(0) => {
-                    let follow = self.follow.as_ref().filter(|_| size > 0)?;
-                    if !follow.lives() {
-                        return None;
-                    }
-                    tokio::select! {
-                        () = follow.state.stop.cancelled() => return None,
-                        () = tokio::time::sleep(LOOK_EVERY) => {}
-                    }
-                }
-                Ok(read) => {
-                    piece.truncate(read);
-                    self.left -= read as u64;
-                    return Some(Ok(Bytes::from(piece)));
-                }
-                Err(error) => return Some(Err(error)),
-            }
-        }
     }
 }

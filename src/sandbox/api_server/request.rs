@@ -5,7 +5,7 @@ use crate::sandbox::store::{
     Validation,
     delete::{Deletion, Dependents},
     patch::Patch,
-    refusal::Refusal,
+    refusal::{Cause, Refusal},
 };
 use axum::{body::Body, extract::Query};
 use bytes::Bytes;
@@ -148,10 +148,8 @@ impl Request {
             }
             "application/apply-patch+yaml" => {
                 if self.get("fieldManager").is_none() {
-                    return Err(Refusal::bad_request(
-                        "PatchOptions.meta.k8s.io \"\" is invalid: fieldManager: Required value: \
-                         is required for apply patch",
-                    ));
+                    let cause = Cause::required("fieldManager", "is required for apply patch");
+                    return Err(Refusal::invalid("meta.k8s.io", "PatchOptions", "", vec![cause]));
                 }
                 let config = parse(&self.body, true)?;
                 Ok(Patch::Apply { config, force: self.is("force") })

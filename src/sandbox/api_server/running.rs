@@ -5,9 +5,10 @@ use super::{
     handle,
     journal::Journal,
     state::State,
-    tls::{Identity, Listener},
+    tls::Identity,
 };
 use crate::sandbox::store::{By, LOG_LIMIT, Store, Validation};
+use crate::sandbox::tls_listener::Listener;
 use anyhow::Context;
 use axum::Router;
 use jiff::Timestamp;
@@ -124,7 +125,7 @@ impl ApiServer {
             handle::handle(Arc::clone(&shared), request)
         });
         let stop = state.stop.clone();
-        let listener = Listener::new(listener, &identity)?;
+        let listener = Listener::new(listener, identity.acceptor()?)?;
         let serve = axum::serve(listener, router)
             .with_graceful_shutdown(async move { stop.cancelled().await });
         let task = tokio::spawn(async move { serve.await });

@@ -11,14 +11,8 @@ use rustls::{
     pki_types::{CertificateDer, PrivateKeyDer, pem::PemObject},
 };
 use serde::{Deserialize, Serialize};
-use std::{
-    fs, io, net::SocketAddr, os::unix::fs::OpenOptionsExt, path::Path, sync::Arc, time::Duration,
-};
-use tokio::{
-    net::{TcpListener, TcpStream},
-    sync::mpsc,
-};
-use tokio_rustls::{TlsAcceptor, server::TlsStream};
+use std::{fs, os::unix::fs::OpenOptionsExt, path::Path, sync::Arc};
+use tokio_rustls::TlsAcceptor;
 
 /// Keys, certificates and token. Has no `Debug`: it is secret.
 #[derive(Clone, Serialize, Deserialize)]
@@ -83,7 +77,11 @@ impl Identity {
         Ok(CertificateDer::from_pem_slice(self.authority.as_bytes())?.to_vec())
     }
 
-    fn acceptor(&self) -> anyhow::Result<TlsAcceptor> {
+    /// What a connection is accepted with.
+    ///
+    /// # Errors
+    /// If the kept text is damaged.
+    pub fn acceptor(&self) -> anyhow::Result<TlsAcceptor> {
         let certificate = CertificateDer::from_pem_slice(self.certificate.as_bytes())?;
         let key = PrivateKeyDer::from_pem_slice(self.key.as_bytes())?;
         let provider = Arc::new(rustls::crypto::ring::default_provider());
@@ -92,71 +90,5 @@ impl Identity {
             .with_no_client_auth()
             .with_single_cert(vec![certificate], key)?;
         Ok(TlsAcceptor::from(Arc::new(config)))
-    }
-}
-
-/// Connections whose handshake is done.
-pub struct Listener {
-    address: SocketAddr,
-    connections: mpsc::Receiver<(TlsStream<TcpStream>, SocketAddr)>,
-}
-
-/// Time for a handshake: loopback needs milliseconds, a loaded machine some more.
-const HANDSHAKE: Duration = Duration::from_secs(10);
-
-/// Connections that wait to be served; they are taken at once.
-const WAITING: usize = 64;
-
-impl Listener {
-    /// Begins to accept connections.
-    ///
-    /// # Errors
-    /// If the identity is damaged.
-    pub fn new(listener: TcpListener, identity: &Identity) -> anyhow::Result<Self> {
-        let acceptor = identity.acceptor()?;
-        let address = listener.local_addr()?;
-        let (sender, connections) = mpsc::channel(WAITING);
-        tokio::spawn(async move {
-            loop {
-                let (stream, peer) = tokio::select! {
-                    () = sender.closed() => return,
-                    accepted = listener.accept() => match accepted {
-                        Ok(accepted) => accepted,
-                        Err(error) => {
-                            tracing::warn!(%error, "the sandbox's API server could not accept");
-                            tokio::time::sleep(Duration::from_millis(100)).await;
-                            continue;
-                        }
-                    },
-                };
-                let (acceptor, sender) = (acceptor.clone(), sender.clone());
-                tokio::spawn(async move {
-                    let _ = stream.set_nodelay(true);
-                    let done = tokio::time::timeout(HANDSHAKE, acceptor.accept(stream)).await;
-                    if let Ok(Ok(stream)) = done {
-                        // Closed: the server stops, and so does this connection.
-                        let _ = sender.send((stream, peer)).await;
-                    }
-                });
-            }
-        });
-        Ok(Self { address, connections })
-    }
-}
-
-impl axum::serve::Listener for Listener {
-    type Io = TlsStream<TcpStream>;
-    type Addr = SocketAddr;
-
-    async fn accept(&mut self) -> (Self::Io, Self::Addr) {
-        match self.connections.recv().await {
-            Some(connection) => connection,
-            // The accepting task ends only with the server.
-            None => std::future::pending().await,
-        }
-    }
-
-    fn local_addr(&self) -> io::Result<Self::Addr> {
-        Ok(self.address)
     }
 }

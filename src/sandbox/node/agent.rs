@@ -1,15 +1,16 @@
 //! The node's loop: which pods there are, and who works on them.
 //!
-//! Watches pods, Secrets and ConfigMaps. A pod without a node is bound; a pod on this node has one
-//! worker; a new pod of an old name waits until the worker of the old one is through, because the
-//! two share a volume and an address. Leaves everything about one pod to its worker.
+//! Watches pods, Secrets and ConfigMaps. A pod without a node is bound, unless a scheduler does
+//! that; a pod on this node has one worker; a new pod of an old name waits until the worker of the
+//! old one is through, because the two share a volume and an address. Leaves everything about one
+//! pod to its worker.
 
 use std::collections::{BTreeMap, BTreeSet};
 use std::sync::atomic::AtomicU64;
 use std::sync::{Arc, Mutex};
 use std::time::Duration;
 
-use anyhow::{Context as _, Result};
+use anyhow::Result;
 use futures::{StreamExt as _, TryStreamExt as _};
 use jiff::Timestamp;
 use k8s_openapi::api::core::v1::{ConfigMap, PersistentVolumeClaim, Pod, Secret};
@@ -27,7 +28,7 @@ use super::image::{Images, installed_majors, repository};
 use super::user::RunAs;
 use super::volumes::{References, references};
 use super::worker::{self, End, Input};
-use super::{Options, Shared, key, process, register};
+use super::{Options, Shared, key, log_server, process, register};
 
 /// Where all sandboxes of this machine lock their networks.
 const NETWORKS: &str = "/tmp/pgitops-networks";
@@ -83,10 +84,21 @@ impl Agent {
             images,
             user,
             addresses: Mutex::new(addresses),
+            worked_on: Mutex::default(),
             numbers: AtomicU64::new(Timestamp::now().as_microsecond().unsigned_abs()),
         });
-        register::register(&client, &name).await.context("registering the node")?;
         let cancel = CancellationToken::new();
+        let served = match shared.options.log_authority.clone() {
+            Some(authority) => {
+                Some(log_server::start(shared.clone(), &authority, cancel.clone()).await?)
+            }
+            None => None,
+        };
+        let registered = register::register(&client, &name, served).await;
+        if let Err(error) = registered {
+            cancel.cancel();
+            return Err(error.context("registering the node"));
+        }
         tokio::spawn(register::heartbeat(client, name, cancel.clone()));
         let task = tokio::spawn(run(shared, cancel.clone()));
         Ok(Self { cancel, task })
@@ -256,7 +268,8 @@ impl State {
         let node = pod.spec.as_ref().and_then(|s| s.node_name.as_deref()).unwrap_or("");
         if node.is_empty() {
             let scheduler = pod.spec.as_ref().and_then(|s| s.scheduler_name.as_deref());
-            let ours = scheduler.is_none_or(|s| s == "default-scheduler");
+            let ours = self.shared.options.binds_pods
+                && scheduler.is_none_or(|s| s == "default-scheduler");
             if ours && pod.metadata.deletion_timestamp.is_none() {
                 tokio::spawn(bind(self.shared.clone(), pod));
             }
@@ -280,6 +293,7 @@ impl State {
     }
 
     fn employ(&mut self, key: String, pod: Arc<Pod>) {
+        self.shared.set_worked_on(&key, true);
         let input = Input { pod: pod.clone(), gone: false, shutdown: false, changes: 0 };
         let (sender, receiver) = watch::channel(input);
         let (shared, tell, name) = (self.shared.clone(), self.tell.clone(), key.clone());
@@ -329,6 +343,7 @@ impl State {
 
     fn ended(&mut self, key: &str, end: End) {
         let Some(entry) = self.entries.remove(key) else { return };
+        self.shared.set_worked_on(key, false);
         tracing::debug!(pod = key, ?end, "a pod's worker is through");
         if let Some(pod) = entry.successor.filter(|_| !self.ending) {
             self.employ(key.to_owned(), pod);

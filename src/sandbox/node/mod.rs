@@ -13,6 +13,7 @@ mod folders;
 pub mod image;
 pub mod init;
 mod lifecycle;
+mod log_server;
 pub mod logs;
 mod observe;
 mod paths;
@@ -25,6 +26,7 @@ mod user;
 mod volumes;
 mod worker;
 
+use std::collections::BTreeSet;
 use std::net::Ipv4Addr;
 use std::path::PathBuf;
 use std::sync::atomic::{AtomicU64, Ordering};
@@ -63,6 +65,11 @@ pub struct Options {
     /// How long a changed Secret or ConfigMap takes to reach a volume: zero here, up to a minute
     /// on a real node.
     pub refresh_delay: Duration,
+    /// Whether pods without a node are bound to this one; false where a scheduler runs.
+    pub binds_pods: bool,
+    /// Serve containers' logs, as a kubelet does, to clients with a certificate of the authority
+    /// in this PEM file: for an API server that cannot read the folder of the logs.
+    pub log_authority: Option<PathBuf>,
 }
 
 /// What all parts of a node share.
@@ -74,6 +81,8 @@ pub(crate) struct Shared {
     user: RunAs,
     events: Events,
     addresses: Mutex<AddressBook>,
+    /// Pods (`namespace/name`) that have a worker.
+    worked_on: Mutex<BTreeSet<String>>,
     /// Numbers of runs and of volume contents: they begin at the time of the start, so that they
     /// rise over restarts of the sandbox too.
     numbers: AtomicU64,
@@ -82,6 +91,19 @@ pub(crate) struct Shared {
 impl Shared {
     fn number(&self) -> u64 {
         self.numbers.fetch_add(1, Ordering::Relaxed)
+    }
+
+    fn works_on(&self, pod: &str) -> bool {
+        self.worked_on.lock().unwrap_or_else(PoisonError::into_inner).contains(pod)
+    }
+
+    fn set_worked_on(&self, pod: &str, works: bool) {
+        let mut pods = self.worked_on.lock().unwrap_or_else(PoisonError::into_inner);
+        if works {
+            pods.insert(pod.to_owned())
+        } else {
+            pods.remove(pod)
+        };
     }
 
     fn take_address(&self, pod: &str) -> Result<Ipv4Addr> {

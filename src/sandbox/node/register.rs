@@ -20,11 +20,11 @@ const HEARTBEAT: Duration = Duration::from_secs(10);
 /// Pods that the node offers room for: no more than it has addresses.
 const PODS: u32 = 240;
 
-/// Creates the Node, or takes it over when it is there.
+/// Creates the Node, or takes it over when it is there. `logs` is the port that serves logs.
 ///
 /// # Errors
 /// The API server's refusal.
-pub async fn register(client: &Client, name: &str) -> Result<()> {
+pub async fn register(client: &Client, name: &str, logs: Option<u16>) -> Result<()> {
     let nodes: Api<Node> = Api::all(client.clone());
     let node: Node = serde_json::from_value(json!({
         "metadata": {"name": name, "labels": {
@@ -37,7 +37,7 @@ pub async fn register(client: &Client, name: &str) -> Result<()> {
     if within("looking for the node", nodes.get_opt(name)).await?.is_none() {
         within("creating the node", nodes.create(&PostParams::default(), &node)).await?;
     }
-    beat(client, name, true).await
+    beat(client, name, Beat::First { logs }).await
 }
 
 /// Reports the node alive until `cancel`.
@@ -47,13 +47,26 @@ pub async fn heartbeat(client: Client, name: String, cancel: CancellationToken) 
             () = tokio::time::sleep(HEARTBEAT) => {}
             () = cancel.cancelled() => return,
         }
-        if let Err(error) = beat(&client, &name, false).await {
+        if let Err(error) = beat(&client, &name, Beat::Next).await {
             tracing::warn!("{error:#}");
         }
     }
 }
 
-async fn beat(client: &Client, name: &str, first: bool) -> Result<()> {
+/// Which report of the node it is.
+#[derive(Debug, Clone, Copy)]
+enum Beat {
+    /// With all that does not change while the node runs.
+    First {
+        /// Port that serves logs.
+        logs: Option<u16>,
+    },
+    /// Only that it is alive.
+    Next,
+}
+
+async fn beat(client: &Client, name: &str, beat: Beat) -> Result<()> {
+    let first = matches!(beat, Beat::First { .. });
     let nodes: Api<Node> = Api::all(client.clone());
     let now = Timestamp::now();
     let seen = if first { within("reading the node", nodes.get_opt(name)).await? } else { None };
@@ -73,20 +86,23 @@ async fn beat(client: &Client, name: &str, first: bool) -> Result<()> {
     if first {
         ready.last_transition_time = since.or(Some(Time(now)));
     }
-    let status = json!({"status": status(first, &ready)});
+    let status = json!({"status": status(beat, &ready)});
     let (parameters, patch) = (PatchParams::default(), Patch::Strategic(&status));
     let call = nodes.patch_status(name, &parameters, &patch);
     within("reporting the node alive", call).await.map(drop)
 }
 
-fn status(first: bool, ready: &NodeCondition) -> Value {
+fn status(beat: Beat, ready: &NodeCondition) -> Value {
     let mut status = json!({"conditions": [ready]});
-    if first {
+    if let Beat::First { logs } = beat {
         let cpus = std::thread::available_parallelism().map_or(1, usize::from).to_string();
         let room = json!({"cpu": cpus, "memory": memory(), "pods": PODS.to_string()});
         status["capacity"] = room.clone();
         status["allocatable"] = room;
         status["addresses"] = json!([{"type": "InternalIP", "address": NODE_ADDRESS}]);
+        if let Some(port) = logs {
+            status["daemonEndpoints"] = json!({"kubeletEndpoint": {"Port": port}});
+        }
         status["nodeInfo"] = json!({
             "architecture": std::env::consts::ARCH,
             "operatingSystem": "linux",

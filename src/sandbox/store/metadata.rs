@@ -58,6 +58,7 @@ pub fn identify(kind: &Kind, namespace: &str, body: &mut Value) -> Result<(), Re
     let api_version = kind.api_version();
     for (field, wanted) in [("apiVersion", api_version.as_str()), ("kind", kind.kind.as_str())] {
         match body[field].as_str() {
+            None | Some("") if kind.is_custom() => return Err(untyped(kind, field, body)),
             None | Some("") => body[field] = json!(wanted),
             Some(found) if found == wanted => {}
             Some(found) => {
@@ -83,6 +84,38 @@ pub fn identify(kind: &Kind, namespace: &str, body: &mut Value) -> Result<(), Re
         Some(_) => Err(Refusal::bad_request(
             "the namespace of the provided object does not match the namespace sent on the request",
         )),
+    }
+}
+
+/// A built-in type knows what it is; an object of a custom resource has to say so.
+fn untyped(kind: &Kind, field: &str, body: &Value) -> Refusal {
+    if field == "apiVersion" && body["kind"].is_string() {
+        let expected = kind.api_version();
+        return Refusal::bad_request(format!(
+            "the API version in the data () does not match the expected API version ({expected})"
+        ));
+    }
+    Refusal::bad_request(format!(
+        "the object provided is unrecognized (must be of type {}): Object 'Kind' is missing in \
+         '{body}'",
+        kind.kind
+    ))
+}
+
+/// Checks that a body carries the name of its path.
+///
+/// # Errors
+/// 400 if it carries none or another.
+pub fn is_named(wanted: &str, body: &Value) -> Result<(), Refusal> {
+    match name(body) {
+        found if found == wanted => Ok(()),
+        "" => Err(Refusal::bad_request(format!(
+            "the name of the object ({wanted} based on URL) was undeterminable: name must be \
+             provided"
+        ))),
+        found => Err(Refusal::bad_request(format!(
+            "the name of the object ({found}) does not match the name on the URL ({wanted})"
+        ))),
     }
 }
 

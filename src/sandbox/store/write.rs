@@ -93,14 +93,7 @@ impl Store {
     ) -> Result<Written, Refusal> {
         let old = self.get(target.kind, target.namespace, target.name)?;
         metadata::identify(target.kind, target.namespace, &mut body)?;
-        let named = metadata::name(&body);
-        if named != target.name {
-            let why = format!(
-                "the name of the object ({named}) does not match the name on the URL ({})",
-                target.name
-            );
-            return Err(Refusal::bad_request(why));
-        }
+        metadata::is_named(target.name, &body)?;
         let needs_revision = target.kind.is_custom() && target.part == Part::Whole;
         let version = body["metadata"]["resourceVersion"].as_str().unwrap_or_default();
         if needs_revision && version.is_empty() {
@@ -131,6 +124,7 @@ impl Store {
         }
         let old = old?;
         let new = patch.onto(&old, target)?;
+        metadata::is_named(target.name, &new)?;
         self.change(target, &old, new, by, Ownership::Update)
     }
 
@@ -147,7 +141,11 @@ impl Store {
             return Err(Refusal::bad_request("metadata.managedFields must be nil"));
         }
         metadata::identify(kind, target.namespace, &mut config)?;
-        metadata::metadata_mut(&mut config)?.entry("name").or_insert_with(|| json!(target.name));
+        if old.is_some() && metadata::name(&config).is_empty() {
+            // The name of what is there, as every field that is not given.
+            metadata::metadata_mut(&mut config)?.insert("name".into(), json!(target.name));
+        }
+        metadata::is_named(target.name, &config)?;
         self.refuse_undeclared(target, &config)?;
         preconditions(target, old.as_deref(), &config)?;
         prune::drop_nulls(&mut config);

@@ -46,6 +46,13 @@ impl Workload {
         Self { cancel, tasks: vec![sets, claims] }
     }
 
+    /// Starts only what binds claims: beside a controller manager, which has no storage to give.
+    pub fn claims(client: Client) -> Self {
+        let cancel = CancellationToken::new();
+        let claims = tokio::spawn(claims::run(client, cancel.clone()));
+        Self { cancel, tasks: vec![claims] }
+    }
+
     /// Stops them; what they made stays.
     pub async fn shutdown(self) {
         self.cancel.cancel();

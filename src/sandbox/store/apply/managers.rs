@@ -247,7 +247,9 @@ mod tests {
     use serde_json::{Value, json};
 
     fn apply(world: &mut World, by: &str, data: Value, force: bool) -> Result<Value, String> {
-        let config = json!({"apiVersion": "v1", "kind": "ConfigMap", "data": data});
+        let metadata = json!({"name": "x"});
+        let config =
+            json!({"apiVersion": "v1", "kind": "ConfigMap", "metadata": metadata, "data": data});
         let patch = Patch::Apply { config, force };
         let done = world.patch("configmaps", "x", by, &patch);
         done.map(|object| object["data"].clone()).map_err(|refusal| refusal.message)
@@ -330,7 +332,8 @@ mod tests {
         let mut world = World::new();
         let mut service = |by: &str, ports: Value| {
             let config = json!({
-                "apiVersion": "v1", "kind": "Service", "spec": {"ports": ports},
+                "apiVersion": "v1", "kind": "Service", "metadata": {"name": "x"},
+                "spec": {"ports": ports},
             });
             let patch = Patch::Apply { config, force: false };
             world.patch("services", "x", by, &patch).map(|o| o["spec"]["ports"].clone())

@@ -4,10 +4,13 @@ use crate::sandbox::store::{
     kinds::Kind,
     metadata,
     refusal::{Cause, Refusal},
+    schema::validate,
+    shape::Schema,
 };
 use jiff::Timestamp;
 use kube::core::cel::compile_schema;
 use serde_json::{Value, json};
+use std::sync::Arc;
 
 /// The finalizer of the real server.
 pub const FINALIZER: &str = "customresourcecleanup.apiextensions.k8s.io";
@@ -63,6 +66,7 @@ pub fn judge(definition: &Value) -> Vec<Cause> {
         let why = "must be spec.names.plural+\".\"+spec.group";
         causes.push(Cause::invalid("metadata.name", &json!(name), why));
     }
+    words(&spec["names"], &mut causes);
     let versions: Vec<&Value> = spec["versions"].as_array().into_iter().flatten().collect();
     if versions.iter().filter(|v| v["storage"] == true).count() != 1 {
         let why = "must have exactly one version marked as storage version";
@@ -75,10 +79,6 @@ pub fn judge(definition: &Value) -> Vec<Cause> {
             causes.push(Cause::required(path, "schemas are required"));
         } else {
             structural(schema, &path, &mut causes);
-            for error in compile_schema(schema).compilation_errors() {
-                let field = format!("{path}.x-kubernetes-validations");
-                causes.push(Cause::invalid(field, &json!({}), error.to_string()));
-            }
         }
     }
     if !["Namespaced", "Cluster"].contains(&text(&spec["scope"]).as_str()) {
@@ -88,7 +88,59 @@ pub fn judge(definition: &Value) -> Vec<Cause> {
     causes
 }
 
-/// Every place of a structural schema has a type.
+/// Names that kubectl takes are labels of DNS.
+fn words(names: &Value, causes: &mut Vec<Cause>) {
+    let mut word = |field: String, value: &Value| {
+        let text = value.as_str().unwrap_or_default().to_lowercase();
+        if !is_label(&text) {
+            let why = "a DNS-1035 label must consist of lower case alphanumeric characters or \
+                       '-', start with an alphabetic character, and end with an alphanumeric \
+                       character (e.g. 'my-name',  or 'abc-123', regex used for validation is \
+                       '[a-z]([-a-z0-9]*[a-z0-9])?')";
+            causes.push(Cause::invalid(field, value, why));
+        }
+    };
+    for field in ["plural", "singular", "kind", "listKind"] {
+        word(format!("spec.names.{field}"), &names[field]);
+    }
+    for field in ["shortNames", "categories"] {
+        for (index, value) in names[field].as_array().into_iter().flatten().enumerate() {
+            word(format!("spec.names.{field}[{index}]"), value);
+        }
+    }
+}
+
+fn is_label(text: &str) -> bool {
+    let plain = |b: u8| b.is_ascii_lowercase() || b.is_ascii_digit() || b == b'-';
+    text.len() <= 63
+        && text.bytes().all(plain)
+        && text.starts_with(|c: char| c.is_ascii_lowercase())
+        && !text.ends_with('-')
+}
+
+/// A default must pass the schema that it stands in.
+fn default_fits(schema: &Value, path: &str, causes: &mut Vec<Cause>) {
+    if schema["default"].is_null() {
+        return;
+    }
+    let own = Schema { root: Arc::new(schema.clone()), definitions: Arc::default() };
+    validate::validate(&schema["default"], own.shape(), &format!("{path}.default"), causes);
+}
+
+/// A rule must be one: those of this place; places below are looked at on their own.
+fn rules_compile(schema: &Value, path: &str, causes: &mut Vec<Cause>) {
+    let rules = schema["x-kubernetes-validations"].as_array().into_iter().flatten();
+    for (index, rule) in rules.enumerate() {
+        let alone = json!({"type": schema["type"], "x-kubernetes-validations": [rule]});
+        for error in compile_schema(&alone).compilation_errors() {
+            let field = format!("{path}.x-kubernetes-validations[{index}].rule");
+            let why = format!("compilation failed: {error}");
+            causes.push(Cause::invalid(field, &rule["rule"], why));
+        }
+    }
+}
+
+/// Every place of a structural schema has a type; its default fits, and its rules are rules.
 fn structural(schema: &Value, path: &str, causes: &mut Vec<Cause>) {
     let free = ["x-kubernetes-int-or-string", "x-kubernetes-preserve-unknown-fields"];
     let typed = schema["type"].is_string() || free.iter().any(|f| schema[*f] == true);
@@ -98,6 +150,8 @@ fn structural(schema: &Value, path: &str, causes: &mut Vec<Cause>) {
             "must not be empty for specified object fields",
         ));
     }
+    default_fits(schema, path, causes);
+    rules_compile(schema, path, causes);
     for (name, property) in schema["properties"].as_object().into_iter().flatten() {
         structural(property, &format!("{path}.properties[{name}]"), causes);
     }

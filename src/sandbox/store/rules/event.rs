@@ -1,5 +1,6 @@
 //! Events have two representations; the core one is stored.
 
+use crate::sandbox::store::refusal::Cause;
 use serde_json::{Map, Value, json};
 
 /// Names in `events.k8s.io/v1`, and in the core.
@@ -12,6 +13,19 @@ const NAMES: &[(&str, &str)] = &[
     ("deprecatedLastTimestamp", "lastTimestamp"),
     ("deprecatedCount", "count"),
 ];
+
+/// An event lives in the namespace of what it is about; what has none, in `default`.
+pub fn judge(event: &Value) -> Vec<Cause> {
+    let place = event["metadata"]["namespace"].as_str().unwrap_or_default();
+    let object = event.get("involvedObject").or_else(|| event.get("regarding"));
+    let found = object.and_then(|o| o["namespace"].as_str()).unwrap_or_default();
+    let fits = found == place || (found.is_empty() && place == "default");
+    if fits {
+        return Vec::new();
+    }
+    let why = "does not match event.namespace";
+    vec![Cause::invalid("involvedObject.namespace", &json!(found), why)]
+}
 
 /// From `events.k8s.io/v1` to the core.
 pub fn to_stored(event: &Value) -> Value {

@@ -4,6 +4,7 @@
 
 pub mod crd;
 pub mod event;
+pub mod lease;
 pub mod namespace;
 pub mod pod;
 pub mod secret;
@@ -45,6 +46,8 @@ pub fn judge(kind: &Kind, _store: &Store, old: Option<&Value>, new: &Value) -> V
         "ConfigMap" => secret::judge_config_map(old, new),
         "Pod" => pod::judge(old, new),
         "StatefulSet" => stateful_set::judge(old, new),
+        "Event" => event::judge(new),
+        "Lease" => lease::judge(new),
         "CustomResourceDefinition" => crd::judge(new),
         _ => Vec::new(),
     }

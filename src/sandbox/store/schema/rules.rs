@@ -33,7 +33,7 @@ pub fn broken(kind: &Kind, custom: &Custom, new: &Value, old: Option<&Value>) ->
 
 /// What the real server adds when rules were not run because the object has the wrong form.
 pub fn not_run() -> Cause {
-    let message = "Invalid value: \"null\": some validation rules were not checked because the \
+    let message = "Invalid value: null: some validation rules were not checked because the \
                    object was invalid; correct the existing errors to complete validation";
     Cause { reason: "FieldValueInvalid".into(), message: message.into(), field: "<nil>".into() }
 }

@@ -164,6 +164,7 @@ fn too_many(path: &str, size: u64, why: &str) -> Cause {
     }
 }
 
+/// The first complaint about a text is the only one, as with the real server.
 fn string(text: &str, shape: Shape<'_>, path: &str, causes: &mut Vec<Cause>) {
     let value = Value::from(text);
     let length = text.chars().count() as u64;
@@ -175,12 +176,14 @@ fn string(text: &str, shape: Shape<'_>, path: &str, causes: &mut Vec<Cause>) {
             message: format!("Too long: may not be more than {most} bytes"),
             field: path.into(),
         });
+        return;
     }
     if let Some(least) = limit(shape, "minLength")
         && length < least
     {
         let why = format!("{path} in body should be at least {least} chars long");
         causes.push(Cause::invalid(path, &value, why));
+        return;
     }
     if let Some(pattern) = shape.get("pattern").and_then(Value::as_str)
         && !regex::Regex::new(pattern).is_ok_and(|p| p.is_match(text))
