@@ -86,27 +86,36 @@ pub async fn database(
             seen.database = cx.cluster.get::<Postgres>(&id.namespace, &id.name).await?;
         }
         Touched::Secrets => secrets(seen, cx).await?,
+        Touched::Objects => {
+            objects(id, seen, cx).await?;
+            secrets(seen, cx).await?;
+        }
     }
     Ok(looked)
 }
 
 async fn everything(id: &DatabaseRef, cx: &Context) -> Result<Looked, cluster::Error> {
     let at = Instant::now();
-    let (database, mut requests) =
-        tokio::try_join!(cx.cluster.get::<Postgres>(&id.namespace, &id.name), requests(id, cx))?;
     let mut seen = Seen::default();
-    let mut open = false;
-    if let Some(database) = &database {
-        add_owner(database, &mut requests, &cx.cluster).await?;
-        open = is_open(database, &requests);
-    }
-    in_order(&mut requests);
-    (seen.database, seen.requests) = (database, requests);
+    objects(id, &mut seen, cx).await?;
+    let open = seen.database.as_ref().is_some_and(|database| is_open(database, &seen.requests));
     if open {
         secrets(&mut seen, cx).await?;
         seen.nodes = nodes(&seen, cx).await?;
     }
     Ok(Looked { seen, at })
+}
+
+/// The database and its requests.
+async fn objects(id: &DatabaseRef, seen: &mut Seen, cx: &Context) -> Result<(), cluster::Error> {
+    let (database, mut requests) =
+        tokio::try_join!(cx.cluster.get::<Postgres>(&id.namespace, &id.name), requests(id, cx))?;
+    if let Some(database) = &database {
+        add_owner(database, &mut requests, &cx.cluster).await?;
+    }
+    in_order(&mut requests);
+    (seen.database, seen.requests) = (database, requests);
+    Ok(())
 }
 
 fn in_order(requests: &mut [PostgresOpsRequest]) {

@@ -20,7 +20,7 @@ use crate::cluster::{self, Retry};
 
 use super::act::Error;
 use super::seen::Answers;
-use super::step::Evidence;
+use super::step::{Evidence, Touched};
 use super::{Context, act, observe, rollout};
 
 /// Databases worked on at the same time. A pass waits for servers most of its time.
@@ -51,7 +51,14 @@ pub async fn reconcile(id: &DatabaseRef, cx: &Context) -> Result<Action, Error> 
         let step = rollout::next(looked.seen(), (cx.clock)()); //               pure
         tracing::debug!(step = step.word(), "next");
         let outcome = match act::perform(&step, id, looked.seen(), cx).await {
-            Err(Error::Cluster(error)) if error.is_conflict() => continue,
+            Err(Error::Cluster(error)) if error.is_conflict() => {
+                // Somebody else wrote in between. What servers run still holds, and what a restart
+                // cost; a dry run or a proof may have been about something else.
+                let restarted = looked.seen().answers.restarted.clone();
+                answers = Answers { restarted, ..Answers::default() };
+                before = Some((looked, Touched::Objects));
+                continue;
+            }
             other => other?, //                                                 write
         };
         answers = outcome.answers;

@@ -218,6 +218,8 @@ pub enum Touched {
     Database,
     /// A Secret.
     Secrets,
+    /// Objects and Secrets, by somebody else: a write found them changed. No server did anything.
+    Objects,
     /// Servers; everything is read again.
     Everything,
 }

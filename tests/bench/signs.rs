@@ -22,8 +22,11 @@ const END: Duration = Duration::from_secs(90);
 /// Words with which a note begins that is not final yet.
 const INTERIM: &str = "IN PROGRESS";
 
+/// Makes a sign of the commit at which a reference stands.
+type At = fn(String) -> Sign;
+
 /// The references that are looked at, with the sign that they give.
-const REFERENCES: [(&str, fn(String) -> Sign); 2] =
+const REFERENCES: [(&str, At); 2] =
     [("refs/heads/main", Sign::Branch), ("refs/notes/pgitops/default", Sign::Notes)];
 
 /// Something that could be seen.
