@@ -211,6 +211,15 @@ async fn a_push_becomes_a_request_and_its_result_a_note() {
     assert_eq!(correction.annotation(annotations::PREVIOUS), Some(previous.as_str()));
     line.carry_out(&correction).await;
     line.ready("True").await;
+    let told = format!(
+        "Drift-Corrected: demo/orders work_mem 1MB -> 16MB, reported by KubeDB, not proven (demo/{})",
+        correction.name_any()
+    );
+    until("a line about the correction", || async {
+        let note = line.note(&first, "APPLIED: 1 of 1 database applied").await;
+        if note.lines().any(|line| line == told) { Ok(()) } else { Err(note) }
+    })
+    .await;
 
     // The repository goes: the database is released with its values.
     line.repositories().delete("config", &Default::default()).await.unwrap();
