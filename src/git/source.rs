@@ -161,6 +161,19 @@ impl Source {
         .await
     }
 
+    /// When a fetched commit was made, by the committer's clock.
+    ///
+    /// # Errors
+    /// When it was not fetched, or is nowhere any more.
+    pub async fn committed(&self, commit: &CommitId) -> Result<Timestamp, Error> {
+        let commit = commit.clone();
+        self.run("reading a commit", Access::Read, move |mirror, _| {
+            mirror.with(|r| history::summary(r, mirror::commit(r, &commit)?.id()))
+        })
+        .await
+        .map(|summary| summary.time)
+    }
+
     /// Writes `updates` and everything that still waits, in at most one notes commit per
     /// reference, and pushes them. Without updates: pushes what waits.
     ///

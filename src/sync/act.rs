@@ -4,6 +4,7 @@
 //! process or an old cache can do no harm. Invents nothing: a plan leaves no choice. A database's
 //! failure never stops another's.
 
+mod count;
 mod tell;
 
 use std::collections::BTreeMap;
@@ -20,6 +21,7 @@ use crate::api::names::{DatabaseRef, annotations, finalizers, labels};
 use crate::api::{ConfigRepository, Postgres, PostgresOpsRequest};
 use crate::cluster::{self, Created, EventKind};
 
+pub use count::{Ended, count};
 pub use tell::{publish, unreadable};
 
 /// What kept a pass from its end.
@@ -45,6 +47,8 @@ pub struct Emitted {
     pub refused: BTreeMap<DatabaseRef, String>,
     /// Somebody was faster, or the watches are behind: look again soon.
     pub again: bool,
+    /// Requests whose end was taken into their database's claim.
+    pub ended: Vec<Ended>,
 }
 
 /// Carries the plan out.
@@ -60,7 +64,7 @@ pub async fn emit(plan: &Plan, cx: &Context) -> Emitted {
         }
     }
     for (database, write) in &plan.claims {
-        match write_claim(database, write, cx).await {
+        match record(database, write, &mut emitted, cx).await {
             Ok(()) => prune(database, write, cx).await,
             Err(error) => {
                 tracing::debug!(%database, %error, "claim was not written; it is looked at again");
@@ -72,7 +76,7 @@ pub async fn emit(plan: &Plan, cx: &Context) -> Emitted {
         if emitted.refused.contains_key(&emission.database) {
             continue;
         }
-        match send(emission, cx).await {
+        match send(emission, &mut emitted, cx).await {
             Ok(()) => {}
             Err(cluster::Error::Conflict { .. }) => emitted.again = true,
             Err(error) => {
@@ -87,9 +91,13 @@ pub async fn emit(plan: &Plan, cx: &Context) -> Emitted {
 
 /// One request, with everything that belongs to it, in the order that survives a crash at any
 /// point: no managed parameter is forgotten, and a request that the claim names was there.
-async fn send(emission: &Emission, cx: &Context) -> Result<(), cluster::Error> {
+async fn send(
+    emission: &Emission,
+    emitted: &mut Emitted,
+    cx: &Context,
+) -> Result<(), cluster::Error> {
     let Emission { database, before, secret, request, after, cause, changes, .. } = emission;
-    write_claim(database, before, cx).await?;
+    record(database, before, emitted, cx).await?;
     if let Some(secret) = secret {
         put_secret(secret, cx).await?;
     }
@@ -113,17 +121,30 @@ async fn send(emission: &Emission, cx: &Context) -> Result<(), cluster::Error> {
     Ok(())
 }
 
-/// Writes a claim if the annotation still says what was read. Other changes of the object do not
-/// matter.
+/// Writes a claim, and remembers for the metrics when this took in the end of a request.
+async fn record(
+    database: &DatabaseRef,
+    write: &ClaimWrite,
+    emitted: &mut Emitted,
+    cx: &Context,
+) -> Result<(), cluster::Error> {
+    if write_claim(database, write, cx).await? {
+        emitted.ended.extend(count::taken_in(database, write));
+    }
+    Ok(())
+}
+
+/// Writes a claim if the annotation still says what was read; whether it had to be written. Other
+/// changes of the object do not matter.
 async fn write_claim(
     database: &DatabaseRef,
     write: &ClaimWrite,
     cx: &Context,
-) -> Result<(), cluster::Error> {
+) -> Result<bool, cluster::Error> {
     let DatabaseRef { namespace, name } = database;
     let wanted = write.claim.as_ref().map(Claim::render);
     if wanted == write.expected {
-        return Ok(());
+        return Ok(false);
     }
     let what = format!("claim {database}");
     let mut seen = cx.databases.get(namespace, name).map(|postgres| (*postgres).clone());
@@ -137,7 +158,7 @@ async fn write_claim(
         };
         let says = postgres.annotations().get(annotations::CLAIM).cloned();
         if postgres.uid() == write.uid && says == wanted {
-            return Ok(());
+            return Ok(false);
         }
         if postgres.uid() == write.uid && says == write.expected {
             let patch = json!({ "metadata": {
@@ -145,7 +166,7 @@ async fn write_claim(
                 "annotations": { annotations::CLAIM: wanted },
             }});
             match cx.cluster.merge::<Postgres>(namespace, name, &patch).await {
-                Ok(_) => return Ok(()),
+                Ok(_) => return Ok(true),
                 Err(cluster::Error::Conflict { .. }) => {}
                 Err(error) => return Err(error),
             }

@@ -4,15 +4,19 @@
 //! own. The same outcome always gives the same bytes. Leaves the facts to `outcome.rs` and the
 //! writing to `act.rs`. Never rewrites a final verdict: further attempts are appended.
 
+mod corrected;
 mod machine;
 mod verdict;
 
+use std::collections::BTreeMap;
+
 use jiff::Timestamp;
 
+pub use corrected::stands;
 use machine::{machine_line, machine_lines};
 use verdict::{is_final_text, verdict};
 
-use super::outcome::{Attempt, Block, CommitOutcome, Fate};
+use super::outcome::{Attempt, Block, CommitOutcome, Correction, Fate, Outcome};
 use super::plan::{Held, Weight};
 use crate::api::names::{CommitId, DatabaseRef};
 use crate::api::ops_request::ProofReport;
@@ -39,6 +43,45 @@ pub struct Note {
 }
 
 impl Note {
+    /// Every note that has to change, given what stands on the commits. `corrections`: those of the
+    /// outcome of which it is not known yet that they stand in a note.
+    pub fn wanted(
+        outcome: &Outcome,
+        corrections: &[Correction],
+        standing: &BTreeMap<CommitId, String>,
+        instance: &str,
+        now: Timestamp,
+    ) -> Vec<Self> {
+        let text = |id: &CommitId| standing.get(id).map(String::as_str);
+        let of = |commit| Self::of(commit, text(&commit.commit), instance, now);
+        let mut wanted: Vec<Self> = outcome.commits.iter().filter_map(of).collect();
+        let attempts = by_commit(&outcome.attempts, |attempt| &attempt.commit);
+        wanted.extend(attempts.into_iter().filter_map(|(commit, attempts)| {
+            Self::appended(commit, &attempts, text(commit), instance, now)
+        }));
+        for (commit, corrections) in by_commit(corrections, |correction| &correction.commit) {
+            let news = wanted.iter_mut().find(|note| note.commit == *commit);
+            let existing = match &news {
+                Some(note) => Some(note.text.as_str()),
+                None => text(commit),
+            };
+            let is_open = || outcome.commits.iter().any(|o| o.commit == *commit && !o.is_settled());
+            if !existing.map_or_else(|| !is_open(), is_final_text) {
+                continue;
+            }
+            let with = Self::corrected(commit, &corrections, existing, instance, now);
+            match (news, with) {
+                (Some(note), Some(with)) => {
+                    note.text = with.text;
+                    note.lines.extend(with.lines);
+                }
+                (None, Some(with)) => wanted.push(with),
+                (Some(_) | None, None) => {}
+            }
+        }
+        wanted
+    }
+
     /// The note of a commit, if what stands there (`existing`) has to change.
     pub fn of(
         outcome: &CommitOutcome,
@@ -92,13 +135,22 @@ impl Note {
                 proof: proof.clone(),
                 runs: None,
             };
-            lines.push(machine_line(commit, database, &block, instance, now));
+            lines.push(machine_line(commit, database, &block, None, instance, now));
         }
         if lines.is_empty() {
             return None;
         }
         Some(Self { commit: commit.clone(), text: text + "\n", lines, is_final: true })
     }
+}
+
+/// Results by the commit on which they are noted, each in its order.
+fn by_commit<T>(all: &[T], of: impl Fn(&T) -> &CommitId) -> BTreeMap<&CommitId, Vec<&T>> {
+    let mut by_commit: BTreeMap<&CommitId, Vec<&T>> = BTreeMap::new();
+    for one in all {
+        by_commit.entry(of(one)).or_default().push(one);
+    }
+    by_commit
 }
 
 fn text(outcome: &CommitOutcome, verdict: &str) -> String {

@@ -5,9 +5,13 @@
 //! of its own request, if it had one. Order, impact and proof come from the request's status;
 //! what nobody reported is not claimed. Never decides anything.
 
+mod correction;
+
 use std::collections::BTreeMap;
 
 use jiff::Timestamp;
+
+pub use correction::Correction;
 
 use super::desired::Desired;
 use super::drift::Change;
@@ -27,6 +31,9 @@ pub struct Outcome {
     pub databases: BTreeMap<DatabaseRef, Fate>,
     /// Results of commits that are settled already: further attempts.
     pub attempts: Vec<Attempt>,
+    /// Values of others that were brought back, or not: every request for that which ended and is
+    /// still there, oldest first for each database.
+    pub corrections: Vec<Correction>,
 }
 
 /// What became of one commit.
@@ -128,7 +135,8 @@ impl Outcome {
         let databases = databases.map(|d| (d.clone(), view.current(d))).collect();
         let commits = source.line.iter().map(|step| view.commit(step));
         let commits = commits.filter(|c| !c.blocks.is_empty() || !c.broken.is_empty()).collect();
-        Self { commits, databases, attempts: view.attempts() }
+        let corrections = correction::of(&source.repository, live);
+        Self { commits, databases, attempts: view.attempts(), corrections }
     }
 
     /// The newest commit up to which nothing more will come by itself; `None` when the very first

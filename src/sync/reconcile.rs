@@ -72,6 +72,7 @@ pub async fn reconcile(
     let drift = Drift::between(desired, &live); //                                   pure
     let plan = Plan::make(source, desired, &drift, &live, now); //                   pure
     let emitted = act::emit(&plan, &cx).await; //                                    write
+    act::count(&emitted.ended, &look, &cx).await;
     let refused = &emitted.refused;
     let outcome = Outcome::of(source, desired, &plan, &live, refused, now); //       pure
     act::publish(&repository, &look, &plan, &outcome, &live, &cx).await?; //         write

@@ -42,11 +42,12 @@ pub struct Metrics {
     pub passes: Family<Pass, Counter>,
     /// Databases that are held, by reason.
     pub held: Family<HeldBy, Gauge>,
-    /// Requests that ended, by phase.
+    /// Requests of `sync` that ended, by phase.
     pub requests: Family<Ended, Counter>,
-    /// Seconds from a commit being seen to its databases being proven.
+    /// Seconds from a commit, by its committer's clock, to the proof on all nodes of one of its
+    /// databases.
     pub commit_to_proven: Histogram,
-    /// Seconds that the execution of a request took.
+    /// Seconds that the execution of a request of `sync` took.
     pub rollout: Histogram,
     /// Whether this process leads (1) or waits (0).
     pub leading: Gauge,
@@ -66,10 +67,12 @@ impl Default for Metrics {
         let mut registry = Registry::with_prefix("pgitops");
         registry.register("reconcile", "Passes of the loops", passes.clone());
         registry.register("held_databases", "Databases held, by reason", held.clone());
-        registry.register("requests_ended", "Requests that ended, by phase", requests.clone());
-        let help = "Seconds from a commit being seen to its databases being proven";
+        let help = "Requests of sync that ended, by phase";
+        registry.register("requests_ended", help, requests.clone());
+        let help = "Seconds from the committer's time to the proof on all nodes, by database";
         registry.register("commit_to_proven_seconds", help, commit_to_proven.clone());
-        registry.register("rollout_seconds", "Seconds a request took", rollout.clone());
+        let help = "Seconds that a request of sync took, successful or failed";
+        registry.register("rollout_seconds", help, rollout.clone());
         registry.register("leading", "Whether this process leads", leading.clone());
         let registry = Mutex::new(registry);
         Self { registry, passes, held, requests, commit_to_proven, rollout, leading }

@@ -514,19 +514,8 @@ impl World {
         if plan.stalled.is_some() {
             return;
         }
-        for commit in &outcome.commits {
-            let existing = self.notes.get(&commit.commit).map(String::as_str);
-            if let Some(note) = Note::of(commit, existing, "default", self.now) {
-                self.notes.insert(note.commit, note.text);
-            }
-        }
-        for attempt in &outcome.attempts {
-            let existing = self.notes.get(&attempt.commit).map(String::as_str);
-            let note = Note::appended(&attempt.commit, &[attempt], existing, "default", self.now);
-            if let Some(note) = note {
-                self.notes.insert(note.commit, note.text);
-            }
-        }
+        let wanted = Note::wanted(outcome, &outcome.corrections, &self.notes, "default", self.now);
+        self.notes.extend(wanted.into_iter().map(|note| (note.commit, note.text)));
         if let Some(settled) = outcome.settled(source) {
             self.settled = Some(settled);
         } else if self.settled.is_none() {

@@ -114,12 +114,19 @@ impl Line {
 
     /// Carries a request out as KubeDB would: no proof, but the object says the new thing.
     async fn carry_out(&self, request: &PostgresOpsRequest) {
+        self.carry_out_with(request, json!({})).await;
+    }
+
+    /// Carries a request out, with more of a status.
+    async fn carry_out_with(&self, request: &PostgresOpsRequest, more: serde_json::Value) {
         let settings = request.spec.configuration.as_ref().unwrap().settings();
         let inline = json!({"spec": {"configuration": {"inline": {"user.conf": settings}}}});
         let name = &request.spec.database_ref.name;
         let parameters = PatchParams::default();
         self.databases().patch(name, &parameters, &Patch::Merge(&inline)).await.unwrap();
-        let status = json!({"status": {"phase": OpsPhase::Successful, "conditions": []}});
+        let mut status = json!({"phase": OpsPhase::Successful, "conditions": []});
+        status.as_object_mut().unwrap().extend(more.as_object().unwrap().clone());
+        let status = json!({ "status": status });
         let patch = Patch::Merge(&status);
         self.requests().patch_status(&request.name_any(), &parameters, &patch).await.unwrap();
     }
@@ -211,6 +218,19 @@ async fn a_push_becomes_a_request_and_its_result_a_note() {
     assert_eq!(correction.annotation(annotations::PREVIOUS), Some(previous.as_str()));
     line.carry_out(&correction).await;
     line.ready("True").await;
+    let told = format!(
+        "Drift-Corrected: demo/orders work_mem 1MB -> 16MB, reported by KubeDB, not proven (demo/{})",
+        correction.name_any()
+    );
+    until("a line about the correction", || async {
+        let note = line.note(&first, "APPLIED: 1 of 1 database applied").await;
+        if note.lines().any(|line| line == told) { Ok(()) } else { Err(note) }
+    })
+    .await;
+    let metrics = line.cx.metrics.render();
+    assert!(metrics.contains("pgitops_requests_ended_total{phase=\"Successful\"} 2"), "{metrics}");
+    // Nobody gave proof.
+    assert!(metrics.contains("pgitops_commit_to_proven_seconds_count 0"), "{metrics}");
 
     // The repository goes: the database is released with its values.
     line.repositories().delete("config", &Default::default()).await.unwrap();
@@ -252,5 +272,34 @@ async fn an_unchanged_repository_costs_no_api_call() {
     })
     .await;
     assert_eq!(look().await, 0);
+    line.stop().await;
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn what_ended_is_counted_once() {
+    let line = Line::start().await;
+    line.database("orders").await;
+    let first = line.push("orders.yaml", &document("orders", "work_mem: 16MB"));
+    let request = line.open_request("orders").await;
+    let proof = json!({"proof": {"proven": 1, "nodes": 1, "durationMs": 700}});
+    line.carry_out_with(&request, proof).await;
+    line.note(&first, "APPLIED").await;
+    line.ready("True").await;
+    let counted = || {
+        let metrics = line.cx.metrics.render();
+        for expected in [
+            "pgitops_requests_ended_total{phase=\"Successful\"} 1",
+            "pgitops_rollout_seconds_sum 0.7",
+            "pgitops_rollout_seconds_count 1",
+            "pgitops_commit_to_proven_seconds_count 1",
+        ] {
+            assert!(metrics.lines().any(|line| line == expected), "{expected}: {metrics}");
+        }
+    };
+    counted();
+    line.stop.cancel();
+    let repository = Arc::new(line.repositories().get("config").await.unwrap());
+    reconcile::reconcile(repository, line.cx.clone()).await.unwrap();
+    counted();
     line.stop().await;
 }

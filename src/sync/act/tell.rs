@@ -11,14 +11,14 @@ use serde_json::{Value, json};
 use super::Error;
 use crate::api::ConfigRepository;
 use crate::api::config_repository::ConfigRepositoryStatus;
-use crate::api::names::CommitId;
+use crate::api::names::{CommitId, RepositoryRef, RequestName};
 use crate::cluster::EventKind;
 use crate::git::{self, Backoff, NoteUpdate, Publishing, Retry};
 use crate::sync::Context;
 use crate::sync::live::Observed;
-use crate::sync::note::Note;
+use crate::sync::note::{self, Note};
 use crate::sync::observe::Look;
-use crate::sync::outcome::{Attempt, Fate, Outcome};
+use crate::sync::outcome::{Correction, Fate, Outcome};
 use crate::sync::plan::Plan;
 use crate::sync::status::{self, Report};
 use crate::telemetry::metrics::HeldBy;
@@ -95,32 +95,25 @@ async fn notes(
     if !repository.spec.notes.push {
         return Ok(None);
     }
-    let mut by_commit: BTreeMap<&CommitId, Vec<&Attempt>> = BTreeMap::new();
-    for attempt in &outcome.attempts {
-        by_commit.entry(&attempt.commit).or_default().push(attempt);
-    }
-    let commits: Vec<CommitId> = outcome
+    let id = repository.repository();
+    let known = cx.memory.of(&id, |remembered| remembered.corrected.clone());
+    let corrections = outcome.corrections.iter();
+    let corrections: Vec<Correction> =
+        corrections.filter(|one| !known.contains(&one.request)).cloned().collect();
+    let commits: BTreeSet<CommitId> = outcome
         .commits
         .iter()
         .map(|c| &c.commit)
-        .chain(by_commit.keys().copied())
+        .chain(outcome.attempts.iter().map(|attempt| &attempt.commit))
+        .chain(corrections.iter().map(|correction| &correction.commit))
         .cloned()
         .collect();
     if commits.is_empty() {
         return Ok(None);
     }
-    let standing = standing(repository, look, &commits, cx).await?;
-    let text = |id: &CommitId| standing.get(id).map(String::as_str);
+    let mut standing = standing(repository, look, &commits, cx).await?;
     let instance = look.instance.as_str();
-    let mut wanted: Vec<Note> = outcome
-        .commits
-        .iter()
-        .filter_map(|commit| Note::of(commit, text(&commit.commit), instance, now))
-        .collect();
-    wanted.extend(by_commit.into_iter().filter_map(|(commit, attempts)| {
-        Note::appended(commit, &attempts, text(commit), instance, now)
-    }));
-    let id = repository.repository();
+    let mut wanted = Note::wanted(outcome, &corrections, &standing, instance, now);
     let pushed = cx.memory.of(&id, |remembered| remembered.pushed);
     let soon = pushed.is_some_and(|pushed| now.duration_since(pushed) < INTERIM);
     let put_off: BTreeSet<CommitId> = match soon && !wanted.iter().any(|note| note.is_final) {
@@ -129,19 +122,41 @@ async fn notes(
     };
     if !wanted.is_empty() {
         push(look, &wanted, now).await?;
+        let news = wanted.into_iter().map(|note| (note.commit, note.text));
+        let news: BTreeMap<CommitId, String> = news.collect();
+        standing.extend(news.clone());
         cx.memory.of(&id, |remembered| {
             remembered.pushed = Some(now);
-            remembered.notes.extend(wanted.into_iter().map(|note| (note.commit, note.text)));
+            remembered.notes.extend(news);
         });
     }
+    remember_corrected(&id, outcome, &corrections, &standing, cx);
     Ok((!put_off.is_empty()).then_some(put_off))
+}
+
+/// Remembers which corrections stand in a note, so that it is not read again for them.
+fn remember_corrected(
+    id: &RepositoryRef,
+    outcome: &Outcome,
+    corrections: &[Correction],
+    standing: &BTreeMap<CommitId, String>,
+    cx: &Context,
+) {
+    let stands =
+        |one: &&Correction| standing.get(&one.commit).is_some_and(|text| note::stands(text, one));
+    let news = corrections.iter().filter(stands).map(|one| one.request.clone());
+    let there: BTreeSet<&RequestName> = outcome.corrections.iter().map(|c| &c.request).collect();
+    cx.memory.of(id, |remembered| {
+        remembered.corrected.retain(|request| there.contains(request));
+        remembered.corrected.extend(news);
+    });
 }
 
 /// What stands on these commits: remembered, because nobody else writes there.
 async fn standing(
     repository: &ConfigRepository,
     look: &Look,
-    commits: &[CommitId],
+    commits: &BTreeSet<CommitId>,
     cx: &Context,
 ) -> Result<BTreeMap<CommitId, String>, String> {
     let id = repository.repository();

@@ -18,6 +18,9 @@ struct Line<'a> {
     phase: &'a str,
     #[serde(skip_serializing_if = "Option::is_none")]
     reason: Option<&'a str>,
+    /// `drift` when no commit asked for it; absent otherwise.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    cause: Option<&'a str>,
     #[serde(skip_serializing_if = "Option::is_none")]
     ops: Option<String>,
     #[serde(skip_serializing_if = "Option::is_none")]
@@ -38,13 +41,16 @@ pub(super) fn machine_lines(
     now: Timestamp,
 ) -> Vec<String> {
     let blocks = outcome.blocks.iter();
-    blocks.map(|(db, block)| machine_line(&outcome.commit, db, block, instance, now)).collect()
+    blocks
+        .map(|(db, block)| machine_line(&outcome.commit, db, block, None, instance, now))
+        .collect()
 }
 
 pub(super) fn machine_line(
     commit: &CommitId,
     database: &DatabaseRef,
     block: &Block,
+    cause: Option<&str>,
     instance: &str,
     now: Timestamp,
 ) -> String {
@@ -65,6 +71,7 @@ pub(super) fn machine_line(
             | Fate::Superseded(_)
             | Fate::Running { .. } => None,
         },
+        cause,
         ops: block.request.as_ref().map(|(name, _)| format!("{}/{name}", database.namespace)),
         proven: proof.map(|proof| proof.proven),
         nodes: proof.map(|proof| proof.nodes),

@@ -7,7 +7,7 @@ use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 
 use jiff::Timestamp;
 
-use crate::api::names::{CommitId, DatabaseRef, RepositoryRef};
+use crate::api::names::{CommitId, DatabaseRef, RepositoryRef, RequestName};
 use crate::pgconf::Settings;
 use crate::sync::desired::{Desired, Scope};
 
@@ -30,6 +30,9 @@ pub struct Remembered {
     pub desired: BTreeMap<CommitId, Arc<Desired>>,
     /// The notes as they stand on the commits that are not settled.
     pub notes: BTreeMap<CommitId, String>,
+    /// Requests that brought a value back and stand in a note. Their names are unique: each is made
+    /// from its database's UID.
+    pub corrected: BTreeSet<RequestName>,
     /// When an interim note was pushed last.
     pub pushed: Option<Timestamp>,
     /// The databases that concern it.
