@@ -10,6 +10,7 @@ use std::time::Duration;
 
 use k8s_openapi::api::core::v1::Secret;
 use kube::Api;
+use pgitops::api::names::annotations;
 use pgitops::api::ops_request::OpsPhase;
 use pgitops::api::postgres::Phase;
 use pgitops::api::{ConfigRepository, Postgres, PostgresOpsRequest, conditions};
@@ -97,7 +98,7 @@ impl Line {
 
     /// The requests that a commit asked for.
     async fn asked_by(&self, commit: &str) -> Vec<PostgresOpsRequest> {
-        let name = pgitops::api::names::annotations::COMMIT;
+        let name = annotations::COMMIT;
         let all = self.requests().await.into_iter();
         all.filter(|request| request.annotation(name) == Some(commit)).collect()
     }
@@ -178,6 +179,23 @@ impl Line {
         let text = |bytes: &[u8]| String::from_utf8_lossy(bytes).into_owned();
         let said = text(&output.stdout) + &text(&output.stderr);
         (output.status.code().unwrap_or(-1), said)
+    }
+
+    /// Asks the controller to look now; what that look held.
+    async fn look(&self) -> Vec<String> {
+        let (code, said) = self.run(&["reconcile", "config"]);
+        assert_eq!(code, 0, "{said}");
+        let repositories = Api::<ConfigRepository>::namespaced(self.world.client(), "demo");
+        until("the look", || async {
+            let repository = repositories.get("config").await.unwrap();
+            let requested = repository.annotation(annotations::REQUESTED_AT);
+            let status = repository.status.clone().unwrap_or_default();
+            match status.last_handled_request.as_deref() == requested {
+                true => Ok(status.held),
+                false => Err(format!("{:?}", status.last_handled_request)),
+            }
+        })
+        .await
     }
 
     /// Waits until a condition of the ConfigRepository has this status and reason.
@@ -358,7 +376,17 @@ async fn status_lays_git_spec_and_servers_side_by_side() {
     let (code, said) = line.run(&["plan"]);
     let because = "work_mem is overridden by postgresql.auto.conf on orders-0, orders-1\n";
     assert!(code == 2 && said.contains(because), "{code}\n{said}");
+    let held = line.look().await;
+    assert!(held.len() == 1 && held[0].contains(because.trim_end()), "{held:?}");
+    // Resolved: the next look that somebody asks for already knows.
     line.ask("alter system reset work_mem").await;
+    line.ask("select pg_reload_conf()").await;
+    until("the servers have read it", || async {
+        let shown = line.show("work_mem").await;
+        if shown == ["1MB"; 2] { Ok(()) } else { Err(format!("{shown:?}")) }
+    })
+    .await;
+    assert_eq!(line.look().await, [""; 0]);
 
     // What waits for a restart on some server comes with a restart that somebody else needs.
     line.ask_primary("alter system set max_connections = 120").await;
