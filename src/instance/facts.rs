@@ -8,13 +8,16 @@ use std::time::Duration;
 
 use tokio_postgres::Row;
 
+use crate::pgconf::tiers;
+
 use super::{
     control_data,
     options::Options,
     process,
     protocol::{
-        Archiver, AskSettings, ControlData, Facts, Gates, HotStandby, Live, Lsn, ServerState,
-        ServerVersion, Setting, Settings, Timeline, VERSION, WalReceiver, WalSender,
+        Archiver, AskSettings, ControlData, Facts, Gates, HotStandby, Live, Lsn,
+        MOST_ROLE_SETTINGS, RoleSetting, ServerState, ServerVersion, Setting, Settings, Timeline,
+        VERSION, WalReceiver, WalSender,
     },
     sql::{self, Session},
     supervisor::Supervisor,
@@ -269,7 +272,33 @@ pub async fn read_settings(session: &Session, names: &[String]) -> Result<Settin
         };
         (setting.name.to_ascii_lowercase(), setting)
     });
-    Ok(Settings { settings: settings.collect() })
+    let settings = settings.collect();
+    let (role_settings, more_role_settings) = role_settings(session, &names).await?;
+    Ok(Settings { settings, role_settings, more_role_settings })
+}
+
+/// What ALTER ROLE and ALTER DATABASE set, all names or some, and whether there is more of it than
+/// an answer holds. Shared by all databases, and replicated.
+async fn role_settings(
+    session: &Session,
+    names: &[String],
+) -> Result<(Vec<RoleSetting>, bool), sql::Error> {
+    const ASK: &str = "\
+        select split_part(one, '=', 1), substr(one, strpos(one, '=') + 1), \
+        r.rolname::text, d.datname::text \
+        from pg_db_role_setting s cross join unnest(s.setconfig) one \
+        left join pg_roles r on r.oid = s.setrole \
+        left join pg_database d on d.oid = s.setdatabase \
+        where cardinality($1::text[]) = 0 or lower(split_part(one, '=', 1)) = any($1) \
+        order by 1, 3, 4 limit $2";
+    let most = i64::try_from(MOST_ROLE_SETTINGS).unwrap_or(i64::MAX);
+    let rows = session.rows(ASK, &[&names, &(most + 1)], LOOKUP).await?;
+    let all = rows.iter().take(MOST_ROLE_SETTINGS).map(|row| {
+        let name: String = row.get(0);
+        let value = (!tiers::is_sensitive(&name)).then(|| row.get(1));
+        RoleSetting { name, role: row.get(2), database: row.get(3), value }
+    });
+    Ok((all.collect(), rows.len() > MOST_ROLE_SETTINGS))
 }
 
 #[cfg(test)]

@@ -4,14 +4,14 @@
 //! caller. Changes nothing but the one write that was asked for.
 
 use std::{
-    collections::{BTreeMap, BTreeSet},
+    collections::BTreeMap,
     time::{Duration, Instant},
 };
 
 use super::{
     changes::{deadline, millis, rejected, running},
     dry_run, facts,
-    protocol::{DryRun, ParameterProof, Proof, Prove, RoleOverride, Written},
+    protocol::{DryRun, ParameterProof, Proof, Prove, RoleSetting, Written},
     sql::{self, Session},
     supervisor::Supervisor,
     words,
@@ -65,7 +65,7 @@ struct Seen {
     settings: super::protocol::Settings,
     file_errors: Vec<super::protocol::FileError>,
     auto_conf: BTreeMap<String, String>,
-    role_overrides: Vec<RoleOverride>,
+    role_overrides: Vec<RoleSetting>,
     connection_error: Option<String>,
     write: Option<Written>,
 }
@@ -94,11 +94,11 @@ async fn look(
     let session = own.local().connect().await?;
     let names: Vec<String> = expected.keys().map(|name| name.to_ascii_lowercase()).collect();
     // The settings first: nothing may have been set in this session before.
-    let settings = facts::read_settings(&session, &names).await?;
+    let mut settings = facts::read_settings(&session, &names).await?;
     let main = session.row(MAIN, &[], LOOKUP).await?;
     let file_errors = rejected(&session).await?;
     let auto_conf = auto_conf(&session, &names).await?;
-    let role_overrides = role_overrides(&session, &names.iter().cloned().collect()).await?;
+    let role_overrides = std::mem::take(&mut settings.role_settings);
     let in_recovery: bool = main.get(3);
     let (connection_error, write) = match own.local().connect().await {
         Ok(second) if write && !in_recovery => (None, Some(commit(&second, within).await)),
@@ -131,26 +131,4 @@ async fn auto_conf(
         .iter()
         .map(|row| (row.get::<_, String>(0), row.get::<_, Option<String>>(1).unwrap_or_default()));
     Ok(entries.collect())
-}
-
-async fn role_overrides(
-    session: &Session,
-    names: &BTreeSet<String>,
-) -> Result<Vec<RoleOverride>, sql::Error> {
-    // Ten thousand roles with settings of their own would be a strange database; the limit keeps
-    // the answer small.
-    const ASK: &str = "select unnest(s.setconfig), r.rolname::text, d.datname::text \
-        from pg_db_role_setting s left join pg_roles r on r.oid = s.setrole \
-        left join pg_database d on d.oid = s.setdatabase order by 3, 2, 1 limit 10000";
-    let rows = session.rows(ASK, &[], LOOKUP).await?;
-    let found = rows.iter().filter_map(|row| {
-        let (name, value) = row.get::<_, &str>(0).split_once('=')?;
-        names.contains(&name.to_ascii_lowercase()).then(|| RoleOverride {
-            name: name.to_owned(),
-            value: value.to_owned(),
-            role: row.get(1),
-            database: row.get(2),
-        })
-    });
-    Ok(found.take(100).collect())
 }

@@ -1,9 +1,11 @@
 //! What differs between what is desired and what lives, as the server of that version sees it.
 //!
 //! Compared on `spec.configuration` and the Secrets always, and on the servers where their reports
-//! are at hand. Also checks the document against the major version, because only here that is
-//! known. Leaves it to `plan.rs` whether anything is done about a difference. Never plans upon what
-//! is not known.
+//! are at hand (`drift/servers.rs`). Also checks the document against the major version, because
+//! only here that is known. Leaves it to `plan.rs` whether anything is done about a difference.
+//! Never plans upon what is not known.
+
+mod servers;
 
 use std::collections::{BTreeMap, BTreeSet};
 use std::sync::Arc;
@@ -36,6 +38,11 @@ pub struct Difference {
     pub edit: Edit,
     /// Managed parameters that something stronger than every file overrides on some node.
     pub overridden: Vec<Override>,
+    /// What a restart would bring into effect besides the changes: parameter → nodes where it
+    /// waits.
+    pub pending: BTreeMap<Name, Vec<String>>,
+    /// What does not reach every session, in words for people.
+    pub remarks: Vec<String>,
 }
 
 /// What to send.
@@ -78,13 +85,13 @@ pub struct Change {
     pub falls_to: Option<String>,
 }
 
-/// A managed parameter that a node takes from elsewhere.
+/// A managed parameter that nodes take from elsewhere.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub struct Override {
     /// The parameter.
     pub name: Name,
-    /// The node.
-    pub node: String,
+    /// The nodes.
+    pub nodes: Vec<String>,
     /// What overrides it.
     pub by: String,
     /// What to do about it.
@@ -126,7 +133,9 @@ impl Difference {
             Mode::Merge => compare.merge(),
             Mode::Replace => compare.replace(),
         };
-        Self { problems, changes, edit, overridden: compare.overridden() }
+        let pending = compare.pending(&changes);
+        let (overridden, remarks) = (compare.overridden(), compare.remarks());
+        Self { problems, changes, edit, overridden, pending, remarks }
     }
 
     /// What this version has against documents that are refused already, beyond what is `known`.
@@ -350,29 +359,5 @@ impl Compare<'_> {
             Some(boot) => tiers::shown_by(name, &boot, self.catalogue).into_owned(),
             None => UNKNOWN_DEFAULT.to_owned(),
         }
-    }
-
-    /// Managed parameters that a node takes from a place that no file of ours can override.
-    fn overridden(&self) -> Vec<Override> {
-        let Some(running) = &self.present.running else { return Vec::new() };
-        let mut overrides = Vec::new();
-        for (node, reports) in &running.nodes {
-            for (name, value) in self.document.settings.iter() {
-                let Some(report) = reports.get(name) else { continue };
-                let file = report.file.as_deref().unwrap_or_default();
-                if self.catalogue.runs_with(name, value, &report.value)
-                    || !file.ends_with("postgresql.auto.conf")
-                {
-                    continue;
-                }
-                overrides.push(Override {
-                    name: name.clone(),
-                    node: node.clone(),
-                    by: "postgresql.auto.conf".to_owned(),
-                    cure: format!("ALTER SYSTEM RESET {name}; SELECT pg_reload_conf();"),
-                });
-            }
-        }
-        overrides
     }
 }

@@ -13,6 +13,7 @@ use crate::api::claim::Claim;
 use crate::api::names::{DatabaseRef, RepositoryRef, RequestName, annotations, digest};
 use crate::api::ops_request::{OpsPhase, PostgresOpsRequest};
 use crate::api::postgres::Phase;
+use crate::instance::protocol::RoleSetting;
 use crate::pgconf::{Catalogue, Layers, Name, Settings};
 
 /// What is observed of each database.
@@ -86,6 +87,10 @@ pub struct Custom {
 pub struct Running {
     /// Node → what it reports of the parameters that were asked for.
     pub nodes: BTreeMap<String, BTreeMap<Name, Report>>,
+    /// What ALTER ROLE and ALTER DATABASE set of them, as any node has it.
+    pub roles: BTreeSet<RoleSetting>,
+    /// Whether there is more of it than an instance tells.
+    pub more_roles: bool,
 }
 
 /// What a node reports of one parameter.
@@ -95,6 +100,17 @@ pub struct Report {
     pub value: String,
     /// The file that the value comes from, when it comes from one.
     pub file: Option<String>,
+    /// The server's own flag: another value waits for a restart. It can stick, and it can miss.
+    pub pending: bool,
+    /// The command line of the server sets it: no file and no restart changes it.
+    pub fixed: bool,
+}
+
+impl Report {
+    /// Whether ALTER SYSTEM set it, which is stronger than every file of ours.
+    pub fn is_from_alter_system(&self) -> bool {
+        self.file.as_deref().is_some_and(|file| file.ends_with("postgresql.auto.conf"))
+    }
 }
 
 /// Digest of the custom configuration that a request is planned from: what the owner's Secret and

@@ -28,8 +28,9 @@ use pgitops::{
         options::Options,
         protocol::{
             AskSettings, AskTimeline, Call, Checkpoint, ConfigurationSet, Credentials, Done,
-            DryRun, Facts, Fence, Follow, Initialise, Join, Load, Loaded, Promote, Prove, Refused,
-            Restart, Restarted, Role, ServerState, SetId, Written,
+            DryRun, Facts, Fence, Follow, Initialise, Join, Load, Loaded, MOST_ROLE_SETTINGS,
+            Promote, Prove, Refused, Restart, Restarted, Role, RoleSetting, ServerState, SetId,
+            Written,
         },
         run,
     },
@@ -564,6 +565,67 @@ async fn ready(node: &Node) {
 }
 
 #[tokio::test(flavor = "multi_thread")]
+async fn what_roles_and_databases_set_for_themselves_is_told() {
+    let database = Database::new();
+    let node = database.node(1);
+    initialise(&node).await;
+    node.running().await;
+    let sql = session(&node).await;
+    let told = async |name: &str| {
+        let settings = node.call(&AskSettings { names: vec![name.to_owned()] }).await;
+        assert!(!settings.more_role_settings);
+        settings.role_settings.iter().map(RoleSetting::line).collect::<Vec<_>>()
+    };
+    assert_eq!(told("work_mem").await, [""; 0]);
+    for statement in [
+        "create role app",
+        "create database shop",
+        "alter role app set work_mem = '42MB'",
+        "alter role app set search_path = 'a', 'b=c'",
+        "alter role app in database shop set work_mem = '43MB'",
+        "alter database shop set work_mem = '44MB'",
+        "alter role all set work_mem = '45MB'",
+        "alter role app set app.password = 'canary'",
+    ] {
+        sql.batch_execute(statement).await.unwrap();
+    }
+    let all = [
+        "work_mem is 43MB for role app in database shop (ALTER ROLE)",
+        "work_mem is 42MB for role app (ALTER ROLE)",
+        "work_mem is 44MB for database shop (ALTER DATABASE)",
+        "work_mem is 45MB for every role (ALTER ROLE ALL)",
+    ];
+    assert_eq!(told("Work_Mem").await, all);
+    assert_eq!(told("search_path").await, ["search_path is a, \"b=c\" for role app (ALTER ROLE)"]);
+    assert_eq!(told("maintenance_work_mem").await, [""; 0]);
+    let hidden = node.call(&AskSettings { names: vec!["app.password".to_owned()] }).await;
+    assert_eq!(hidden.role_settings.len(), 1);
+    assert!(!serde_json::to_string(&hidden).unwrap().contains("canary"), "{hidden:?}");
+
+    // The proof has the same ones.
+    let expected = [("work_mem".to_owned(), "4096".to_owned())].into();
+    let proof =
+        node.call(&Prove { expected, write: false, deadline_ms: WITHIN_MS }).await.role_overrides;
+    assert_eq!(proof.iter().map(RoleSetting::line).collect::<Vec<_>>(), all);
+
+    // More than an answer holds: it says so.
+    let many = "do $$ begin for i in 1..110 loop execute format('create role r%s', i); \
+        execute format('alter role r%s set work_mem = 99', i); end loop; end $$";
+    sql.batch_execute(many).await.unwrap();
+    let settings = node.call(&AskSettings { names: vec!["work_mem".to_owned()] }).await;
+    assert!(settings.more_role_settings);
+    assert_eq!(settings.role_settings.len(), MOST_ROLE_SETTINGS);
+}
+
+async fn session(node: &Node) -> tokio_postgres::Client {
+    let mut config = tokio_postgres::Config::new();
+    config.host_path(&node.options.socket_directory).user("postgres").dbname("postgres");
+    let (sql, connection) = config.connect(tokio_postgres::NoTls).await.unwrap();
+    tokio::spawn(connection);
+    sql
+}
+
+#[tokio::test(flavor = "multi_thread")]
 async fn a_dry_run_finds_what_a_start_would() {
     let database = Database::new();
     let node = database.node(1);
@@ -604,10 +666,7 @@ async fn a_dry_run_finds_what_a_start_would() {
     check(no_library, no, no, None).await;
     check(no_library, no, true, Some("/etc/passwd")).await;
     // What only the live data folder knows: a start with fewer slots than exist is refused.
-    let mut config = tokio_postgres::Config::new();
-    config.host_path(&node.options.socket_directory).user("postgres").dbname("postgres");
-    let (sql, connection) = config.connect(tokio_postgres::NoTls).await.unwrap();
-    tokio::spawn(connection);
+    let sql = session(&node).await;
     sql.batch_execute("select pg_create_physical_replication_slot('a')").await.unwrap();
     check("max_replication_slots = 1\n", no, no, None).await;
     check("max_replication_slots = 0\n", no, no, Some("1 slots that exist")).await;

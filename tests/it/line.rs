@@ -10,6 +10,7 @@ use std::time::Duration;
 
 use k8s_openapi::api::core::v1::Secret;
 use kube::Api;
+use pgitops::api::names::annotations;
 use pgitops::api::ops_request::OpsPhase;
 use pgitops::api::postgres::Phase;
 use pgitops::api::{ConfigRepository, Postgres, PostgresOpsRequest, conditions};
@@ -97,7 +98,7 @@ impl Line {
 
     /// The requests that a commit asked for.
     async fn asked_by(&self, commit: &str) -> Vec<PostgresOpsRequest> {
-        let name = pgitops::api::names::annotations::COMMIT;
+        let name = annotations::COMMIT;
         let all = self.requests().await.into_iter();
         all.filter(|request| request.annotation(name) == Some(commit)).collect()
     }
@@ -130,19 +131,24 @@ impl Line {
         .await
     }
 
-    /// Asks every node the same; the first field of each answer.
-    async fn ask(&self, query: &str) -> Vec<String> {
+    /// A session on a node.
+    async fn node(&self, ordinal: i32) -> tokio_postgres::Client {
         let secrets = Api::<Secret>::namespaced(self.world.client(), "demo");
         let password =
             secrets.get("orders-auth").await.unwrap().data.unwrap()["password"].0.clone();
+        let pod = self.world.pods().get(&format!("orders-{ordinal}")).await.unwrap();
+        let mut config = tokio_postgres::Config::new();
+        config.host(pod.status.unwrap().pod_ip.unwrap()).user("postgres").dbname("postgres");
+        let (client, connection) = config.password(&password).connect(NoTls).await.unwrap();
+        tokio::spawn(connection);
+        client
+    }
+
+    /// Asks every node the same; the first field of each answer.
+    async fn ask(&self, query: &str) -> Vec<String> {
         let mut all = Vec::new();
         for ordinal in 0..self.database().await.spec.nodes() {
-            let pod = self.world.pods().get(&format!("orders-{ordinal}")).await.unwrap();
-            let mut config = tokio_postgres::Config::new();
-            config.host(pod.status.unwrap().pod_ip.unwrap()).user("postgres").dbname("postgres");
-            let connected = config.password(&password).connect(NoTls).await;
-            let (client, connection) = connected.unwrap();
-            tokio::spawn(connection);
+            let client = self.node(ordinal).await;
             let rows = client.simple_query(query).await.unwrap();
             all.extend(rows.iter().find_map(|message| match message {
                 SimpleQueryMessage::Row(row) => row.get(0).map(str::to_owned),
@@ -150,6 +156,11 @@ impl Line {
             }));
         }
         all
+    }
+
+    /// Runs statements on the primary, which is the first node until somebody switches it.
+    async fn ask_primary(&self, statements: &str) {
+        self.node(0).await.batch_execute(statements).await.unwrap();
     }
 
     /// What a parameter is on every node.
@@ -168,6 +179,23 @@ impl Line {
         let text = |bytes: &[u8]| String::from_utf8_lossy(bytes).into_owned();
         let said = text(&output.stdout) + &text(&output.stderr);
         (output.status.code().unwrap_or(-1), said)
+    }
+
+    /// Asks the controller to look now; what that look held.
+    async fn look(&self) -> Vec<String> {
+        let (code, said) = self.run(&["reconcile", "config"]);
+        assert_eq!(code, 0, "{said}");
+        let repositories = Api::<ConfigRepository>::namespaced(self.world.client(), "demo");
+        until("the look", || async {
+            let repository = repositories.get("config").await.unwrap();
+            let requested = repository.annotation(annotations::REQUESTED_AT);
+            let status = repository.status.clone().unwrap_or_default();
+            match status.last_handled_request.as_deref() == requested {
+                true => Ok(status.held),
+                false => Err(format!("{:?}", status.last_handled_request)),
+            }
+        })
+        .await
     }
 
     /// Waits until a condition of the ConfigRepository has this status and reason.
@@ -323,6 +351,19 @@ async fn status_lays_git_spec_and_servers_side_by_side() {
     let overview: serde_json::Value = serde_json::from_str(&said).expect(&said);
     assert_eq!((code, &overview["databases"][0]["verdict"]), (0, &json!("equal")), "{said}");
 
+    // What a role sets for itself is told, and is neither drift nor a hold.
+    line.ask_primary("create role app; alter role app set work_mem = '42MB'").await;
+    let told = || async {
+        let (code, said) = line.run(&["status", "orders"]);
+        let seen = said.contains("  work_mem is 42MB for role app (ALTER ROLE)\n");
+        if code == 0 && seen { Ok(()) } else { Err(format!("{code}\n{said}")) }
+    };
+    until("what a role sets is shown", told).await;
+    let (code, said) = line.run(&["plan"]);
+    let warning = "  warning: work_mem is 42MB for role app (ALTER ROLE); \
+        its sessions do not see what the document says\n";
+    assert!(code == 0 && said.contains(warning), "{code}\n{said}");
+
     // Behind everybody's back, on every node.
     line.ask("alter system set work_mem = '99MB'").await;
     line.ask("select pg_reload_conf()").await;
@@ -332,7 +373,40 @@ async fn status_lays_git_spec_and_servers_side_by_side() {
         if code == 2 && seen { Ok(()) } else { Err(format!("{code}\n{said}")) }
     };
     until("what overrides it is shown", overridden).await;
+    let (code, said) = line.run(&["plan"]);
+    let because = "work_mem is overridden by postgresql.auto.conf on orders-0, orders-1\n";
+    assert!(code == 2 && said.contains(because), "{code}\n{said}");
+    let held = line.look().await;
+    assert!(held.len() == 1 && held[0].contains(because.trim_end()), "{held:?}");
+    // Resolved: the next look that somebody asks for already knows.
     line.ask("alter system reset work_mem").await;
+    line.ask("select pg_reload_conf()").await;
+    until("the servers have read it", || async {
+        let shown = line.show("work_mem").await;
+        if shown == ["1MB"; 2] { Ok(()) } else { Err(format!("{shown:?}")) }
+    })
+    .await;
+    assert_eq!(line.look().await, [""; 0]);
+
+    // What waits for a restart on some server comes with a restart that somebody else needs.
+    line.ask_primary("alter system set max_connections = 120").await;
+    line.ask("select pg_reload_conf()").await;
+    std::fs::write(
+        line.clone.join("orders.yaml"),
+        "apiVersion: pgitops.dev/v1alpha1\nkind: PostgresConfig\nmetadata: {name: orders}\n\
+         spec:\n  databaseRef: {name: orders}\n  parameters: {max_connections: 110, \
+         work_mem: 1024kB, max_worker_processes: 9}\n",
+    )
+    .unwrap();
+    let folder = line.clone.to_str().unwrap();
+    let also = "a restart also brings into effect: max_connections on orders-0 (pending)\n";
+    until("what a restart also brings", || async {
+        let (code, said) = line.run(&["plan", "--folder", folder]);
+        if code == 2 && said.contains(also) { Ok(()) } else { Err(format!("{code}\n{said}")) }
+    })
+    .await;
+    line.ask_primary("alter system reset max_connections").await;
+    line.ask("select pg_reload_conf()").await;
 
     // Nothing shows yet on the servers that run, but none of them would start again.
     line.ask("alter system set shared_preload_libraries = 'nosuchlib'").await;

@@ -11,7 +11,7 @@ use jiff::Timestamp;
 use serde::Serialize;
 
 use crate::api::names::DatabaseRef;
-use crate::instance::protocol::{DryRan, Facts, Role, ServerState, Setting, Settings};
+use crate::instance::protocol::{DryRan, Facts, Role, RoleSetting, ServerState, Setting, Settings};
 use crate::pgconf::{Catalogue, Layer, Name, Value, tiers};
 use crate::sync::desired::Document;
 use crate::sync::live::Present;
@@ -107,6 +107,10 @@ pub struct Sheet {
     pub nodes: Vec<Node>,
     /// The parameters that a document manages or that the custom configuration sets.
     pub parameters: Vec<Row>,
+    /// What ALTER ROLE and ALTER DATABASE set of these parameters, for some sessions only.
+    pub overrides: Vec<RoleSetting>,
+    /// Whether there are more of them than the servers tell.
+    pub more_overrides: bool,
     /// What could not be found out.
     pub unknown: Vec<String>,
 }
@@ -210,6 +214,7 @@ impl Sheet {
             }
         };
         sheet.take_nodes(heard, present, nodes.is_ok());
+        sheet.take_overrides(heard);
         match present.catalogue() {
             Some(catalogue) => sheet.parameters = rows(present, document, heard, catalogue),
             None => sheet.unknown.push(format!("no catalogue of version {}", present.version)),
@@ -243,6 +248,17 @@ impl Sheet {
             (false, false) => "unknown",
         }
         .to_owned();
+    }
+
+    /// All nodes have the same ones, as far as they have replayed.
+    fn take_overrides(&mut self, heard: &BTreeMap<String, Result<NodeSeen, String>>) {
+        let settings = heard.values().flatten().filter_map(|node| node.settings.as_ref().ok());
+        let mut all = BTreeSet::new();
+        for settings in settings {
+            all.extend(settings.role_settings.iter().cloned());
+            self.more_overrides |= settings.more_role_settings;
+        }
+        self.overrides = all.into_iter().collect();
     }
 
     fn judge(&self, stalled: bool) -> Judgement {

@@ -49,6 +49,14 @@ pub fn sheet(sheet: &Sheet) -> Vec<String> {
         lines.push(String::new());
         lines.extend(parameters(&sheet.parameters, &sheet.nodes));
     }
+    if !sheet.overrides.is_empty() {
+        lines.push(String::new());
+        lines.push("OVERRIDES of some sessions".to_owned());
+        lines.extend(sheet.overrides.iter().map(|setting| format!("  {}", setting.line())));
+    }
+    if sheet.more_overrides {
+        lines.push("  and more: see pg_db_role_setting".to_owned());
+    }
     lines
 }
 

@@ -7,6 +7,8 @@ use std::collections::BTreeMap;
 use serde::{Deserialize, Serialize};
 
 use super::{HotStandby, Lsn, WalReceiver};
+use crate::pgconf::suggest::clip;
+use crate::pgconf::tiers::HIDDEN;
 
 /// Would this server start with this file? Changes nothing, needs no fence.
 #[derive(Clone, Debug, Serialize, Deserialize)]
@@ -46,7 +48,17 @@ pub struct AskSettings {
 pub struct Settings {
     /// By lower-cased name. A name that the server does not know is missing.
     pub settings: BTreeMap<String, Setting>,
+    /// What ALTER ROLE and ALTER DATABASE set of the names asked for, at most
+    /// [`MOST_ROLE_SETTINGS`].
+    #[serde(default)]
+    pub role_settings: Vec<RoleSetting>,
+    /// Whether there are more of them.
+    #[serde(default)]
+    pub more_role_settings: bool,
 }
+
+/// How many settings of roles and databases one answer holds.
+pub const MOST_ROLE_SETTINGS: usize = 100;
 
 /// One row of `pg_settings`.
 #[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
@@ -115,7 +127,7 @@ pub struct Proof {
     /// Names asked for that ALTER SYSTEM overrides (`postgresql.auto.conf`), with their value.
     pub auto_conf: BTreeMap<String, String>,
     /// Names asked for that ALTER ROLE or ALTER DATABASE overrides.
-    pub role_overrides: Vec<RoleOverride>,
+    pub role_overrides: Vec<RoleSetting>,
     /// `pg_is_in_recovery()`.
     pub in_recovery: bool,
     /// What went wrong when a second new session was opened; `None`: it works.
@@ -147,17 +159,37 @@ pub struct ParameterProof {
     pub equal: bool,
 }
 
-/// A setting of a role, a database, or a role in a database.
-#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
-pub struct RoleOverride {
+/// A setting of a role, a database, or a role in a database (a row of `pg_db_role_setting`): their
+/// new sessions begin with it, whatever the files say.
+#[derive(Clone, Debug, PartialEq, Eq, PartialOrd, Ord, Serialize, Deserialize)]
+pub struct RoleSetting {
     /// Parameter.
     pub name: String,
-    /// Value there.
-    pub value: String,
     /// Role; `None`: all.
     pub role: Option<String>,
     /// Database; `None`: all.
     pub database: Option<String>,
+    /// Value there; `None`: it is sensitive and stays on the server.
+    pub value: Option<String>,
+}
+
+impl RoleSetting {
+    /// `work_mem is 42MB for role app in database shop (ALTER ROLE)`. Whoever may alter a role
+    /// chooses these words, so they are kept on one line and short.
+    #[must_use]
+    pub fn line(&self) -> String {
+        let (name, value) = (clip(&self.name), clip(self.value.as_deref().unwrap_or(HIDDEN)));
+        match (self.role.as_deref().map(clip), self.database.as_deref().map(clip)) {
+            (Some(role), Some(database)) => {
+                format!("{name} is {value} for role {role} in database {database} (ALTER ROLE)")
+            }
+            (Some(role), None) => format!("{name} is {value} for role {role} (ALTER ROLE)"),
+            (None, Some(database)) => {
+                format!("{name} is {value} for database {database} (ALTER DATABASE)")
+            }
+            (None, None) => format!("{name} is {value} for every role (ALTER ROLE ALL)"),
+        }
+    }
 }
 
 /// A proving write.
@@ -174,4 +206,34 @@ pub enum Written {
         /// The server's own words.
         words: String,
     },
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn a_setting_of_a_role_reads_as_the_command_that_made_it() {
+        let check =
+            |role: Option<&str>, database: Option<&str>, value: Option<&str>, line: &str| {
+                let own = |text: Option<&str>| text.map(str::to_owned);
+                let (role, database, value) = (own(role), own(database), own(value));
+                let setting = RoleSetting { name: "work_mem".to_owned(), role, database, value };
+                assert_eq!(setting.line(), line);
+            };
+        let (app, shop, value) = (Some("app"), Some("shop"), Some("42MB"));
+        let both = "work_mem is 42MB for role app in database shop (ALTER ROLE)";
+        check(app, shop, value, both);
+        check(app, None, value, "work_mem is 42MB for role app (ALTER ROLE)");
+        check(None, shop, value, "work_mem is 42MB for database shop (ALTER DATABASE)");
+        check(None, None, value, "work_mem is 42MB for every role (ALTER ROLE ALL)");
+        check(app, None, None, "work_mem is (hidden) for role app (ALTER ROLE)");
+        check(Some("a\nb"), None, value, "work_mem is 42MB for role a b (ALTER ROLE)");
+    }
+
+    #[test]
+    fn an_instance_of_an_older_version_is_understood() {
+        let older: Settings = serde_json::from_str(r#"{"settings": {}}"#).unwrap();
+        assert!(older.role_settings.is_empty() && !older.more_role_settings);
+    }
 }

@@ -40,6 +40,7 @@ pub async fn live(repository: &ConfigRepository, desired: &Desired, cx: &Context
     cx.memory.of(&id, |remembered| remembered.databases.clone_from(&names));
     let requests = requests(cx);
     let admitted = admitted(&names, &id.namespace, cx).await;
+    let requested = repository.annotation(annotations::REQUESTED_AT);
     let reading = names.into_iter().map(|name| {
         let requests = requests.get(&name).cloned().unwrap_or_default();
         let admitted = admitted.get(&name.namespace).cloned();
@@ -49,7 +50,8 @@ pub async fn live(repository: &ConfigRepository, desired: &Desired, cx: &Context
                 None => Ok(true),
                 Some(known) => known,
             };
-            let live = database(&name, requests, admitted, document.as_deref(), cx).await;
+            let document = document.as_deref().map(|document| (document, requested));
+            let live = database(&name, requests, admitted, document, cx).await;
             (name, live)
         }
     });
@@ -105,11 +107,12 @@ fn claim(postgres: &Postgres) -> Option<Claim> {
     (claim.database == postgres.uid()).then_some(claim)
 }
 
+/// `document`: what a repository wants of it, and when somebody last asked that repository to look.
 async fn database(
     name: &DatabaseRef,
     requests: Vec<Arc<PostgresOpsRequest>>,
     admitted: Result<bool, String>,
-    document: Option<&Document>,
+    document: Option<(&Document, Option<&str>)>,
     cx: &Context,
 ) -> Live {
     let Some(mut postgres) = cx.databases.get(&name.namespace, &name.name) else {
@@ -130,8 +133,9 @@ async fn database(
     }
     match present(&postgres, requests, admitted, fresh, cx).await {
         Ok(mut present) => {
-            if let Some(document) = document {
-                present.running = servers::running(&postgres, &present, document, cx).await;
+            if let Some((document, requested)) = document {
+                present.running =
+                    servers::running(&postgres, &present, document, requested, cx).await;
             }
             Live::Present(Box::new(present))
         }

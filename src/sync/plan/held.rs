@@ -67,7 +67,7 @@ pub enum Held {
     DriftNeedsRestart(Vec<String>),
     /// Somebody keeps changing a value that we keep correcting.
     Contested(String),
-    /// Something stronger than every file of ours sets the value on a node.
+    /// Something stronger than every file of ours sets the value on some node.
     Overridden(Override),
     /// A field of the object belongs to another tool.
     FieldOwned {
@@ -257,8 +257,8 @@ impl Held {
             Self::Contested(name) => {
                 format!("{name} was corrected three times within an hour; somebody else sets it")
             }
-            Self::Overridden(Override { name, node, by, cure: _ }) => {
-                format!("{name} is overridden by {by} on {node}")
+            Self::Overridden(Override { name, nodes, by, cure: _ }) => {
+                format!("{name} is overridden by {by} on {}", nodes.join(", "))
             }
             Self::FieldOwned { manager, path } => format!("{path} is owned by {manager}"),
             Self::RestartForbidden(names) => {
@@ -325,7 +325,9 @@ impl Held {
                 "push a commit, open a window, or set drift: EnforceWithRestart".to_owned()
             }
             Self::Contested(_) => format!("find who sets it, then {}", retry(database)),
-            Self::Overridden(Override { node, cure, .. }) => format!("run on {node}: {cure}"),
+            Self::Overridden(Override { nodes, cure, .. }) => {
+                format!("run on {}: {cure}", nodes.join(", "))
+            }
             Self::FieldOwned { manager, path } => {
                 format!("make {manager} leave {path} alone (ignoreDifferences in Argo CD)")
             }

@@ -31,6 +31,9 @@ pub struct Entry {
     pub request: Option<String>,
     /// Restarts that it takes; 0 for a reload.
     pub restarts: i32,
+    /// What these restarts bring into effect besides the changes, parameter by parameter.
+    #[serde(skip_serializing_if = "Vec::is_empty")]
+    pub also: Vec<String>,
     /// In which order.
     #[serde(skip_serializing_if = "Option::is_none")]
     pub order: Option<&'static str>,
@@ -94,11 +97,17 @@ impl Plan {
         let warnings = difference.map(|d| d.problems.as_slice()).unwrap_or_default();
         let warnings = warnings.iter().filter(|problem| !problem.is_refusal());
         entry.warnings = warnings.map(Problem::to_string).collect();
+        entry.warnings.extend(difference.iter().flat_map(|d| d.remarks.iter().cloned()));
         if let (Some(difference), Some(document), Some(present)) = (difference, document, present)
             && difference.restarts(document)
         {
             entry.restarts = present.nodes;
             entry.order = order(&difference.changes, present);
+            let pending = difference.pending.iter();
+            let line = |(name, nodes): (&Name, &Vec<String>)| {
+                format!("{name} on {} (pending)", nodes.join(", "))
+            };
+            entry.also = pending.map(line).collect();
         }
         if let Some(emission) = self.emissions.iter().find(|e| e.database == *database) {
             entry.verdict = "change";
@@ -115,6 +124,7 @@ impl Plan {
         } else {
             entry.verdict = "equal";
             entry.changes.clear();
+            entry.also.clear();
         }
         entry
     }
@@ -168,6 +178,9 @@ impl Entry {
                     let order = order.map(|order| format!(", {order}")).unwrap_or_default();
                     let restarts = if number == 1 { "restart" } else { "restarts" };
                     say("costs", &format!("{number} {restarts}{order}; each cuts connections"));
+                    if !self.also.is_empty() {
+                        say("a restart also brings into effect", &self.also.join("; "));
+                    }
                 }
             }
         }
