@@ -9,7 +9,7 @@ use std::fs;
 use std::os::unix::fs::MetadataExt;
 use std::path::{Path, PathBuf};
 use std::sync::Arc;
-use std::time::Duration;
+use std::time::{Duration, SystemTime};
 
 use notify::{EventKind, RecommendedWatcher, RecursiveMode, Watcher};
 use tokio::sync::Notify;
@@ -40,8 +40,18 @@ pub struct Hints {
 struct Watching {
     /// Ends the watch when dropped.
     _watcher: RecommendedWatcher,
-    /// What is watched: folders by path, device and number, to notice a replaced one.
-    folders: Vec<(PathBuf, u64, u64)>,
+    /// What is watched.
+    folders: Vec<Folder>,
+}
+
+/// A folder, and what tells it from another one that takes its place.
+#[derive(Debug, PartialEq, Eq)]
+struct Folder {
+    path: PathBuf,
+    device: u64,
+    number: u64,
+    /// A number is given again at once; where the file system knows it, the birth differs.
+    born: Option<SystemTime>,
 }
 
 impl Hints {
@@ -96,33 +106,31 @@ impl Hints {
     }
 }
 
-fn watch(
-    folders: &[(PathBuf, u64, u64)],
-    events: Arc<Notify>,
-) -> Result<RecommendedWatcher, notify::Error> {
+fn watch(folders: &[Folder], events: Arc<Notify>) -> Result<RecommendedWatcher, notify::Error> {
     let mut watcher = notify::recommended_watcher(move |event: notify::Result<notify::Event>| {
         // Reading the repository must not look like a change of it. An error may be one.
         if !matches!(event.map(|event| event.kind), Ok(EventKind::Access(_))) {
             events.notify_one();
         }
     })?;
-    for (at, (folder, _, _)) in folders.iter().enumerate() {
+    for (at, folder) in folders.iter().enumerate() {
         // The first is the repository itself: HEAD and packed-refs, not its objects.
         let mode = if at == 0 { RecursiveMode::NonRecursive } else { RecursiveMode::Recursive };
-        watcher.watch(folder, mode)?;
+        watcher.watch(&folder.path, mode)?;
     }
     Ok(watcher)
 }
 
 /// The repository's folder, then those with its branches and tags. Notes are not among them: our
 /// own push must not wake us up.
-fn watched_folders(folder: &Path) -> Vec<(PathBuf, u64, u64)> {
+fn watched_folders(folder: &Path) -> Vec<Folder> {
     let inner = folder.join(".git");
     let git = if inner.is_dir() { inner } else { folder.to_owned() };
     let inside = ["refs/heads", "refs/tags", "reftable"].map(|name| git.join(name));
     let identified = |path: PathBuf| {
         let found = fs::metadata(&path).ok().filter(fs::Metadata::is_dir)?;
-        Some((path, found.dev(), found.ino()))
+        let born = found.created().ok();
+        Some(Folder { path, device: found.dev(), number: found.ino(), born })
     };
     let Some(top) = identified(git) else { return vec![] };
     [top].into_iter().chain(inside.into_iter().filter_map(identified)).collect()

@@ -103,7 +103,7 @@ impl Sandbox {
     /// # Errors
     /// The folder is in use, or a part cannot be started; nothing is left running then.
     pub async fn start(options: Options) -> Result<Self> {
-        let lock = claim(&options.directory)?;
+        let lock = claim(&options.directory).await?;
         let directory = options.directory.canonicalize().context("finding the sandbox's folder")?;
         let logs = directory.join("logs");
         closed_folder(&logs)?;
@@ -223,13 +223,21 @@ pub fn create_folder(directory: &Path) -> Result<()> {
     Ok(())
 }
 
+/// How long a lock may outlast whoever held it: a process that is being started has all of its
+/// parent's files open until it has become another program.
+const LET_GO: Duration = Duration::from_secs(1);
+
 /// Makes the folder ours alone for as long as the sandbox runs.
-fn claim(directory: &Path) -> Result<File> {
+async fn claim(directory: &Path) -> Result<File> {
     create_folder(directory)?;
     let path = directory.join("lock");
     let file = File::create(&path).with_context(|| format!("creating {path:?}"))?;
-    if file.try_lock().is_err() {
-        bail!("starting a sandbox in {directory:?}: another one runs there; stop it first");
+    let deadline = tokio::time::Instant::now() + LET_GO;
+    while file.try_lock().is_err() {
+        if tokio::time::Instant::now() >= deadline {
+            bail!("starting a sandbox in {directory:?}: another one runs there; stop it first");
+        }
+        tokio::time::sleep(Duration::from_millis(10)).await;
     }
     Ok(file)
 }
