@@ -333,8 +333,7 @@ fn lowered_wal_level(before: &Settings, after: &Settings, catalogue: &Catalogue)
 fn overridden(seen: &Seen, node: &str, name: &str, after: &Settings) -> bool {
     let server = seen.servers().find(|(other, _)| *other == node).map(|(_, server)| server);
     let Some(setting) = server.and_then(|server| server.setting(name)) else { return false };
-    let by_alter_system =
-        setting.sourcefile.as_ref().is_some_and(|file| file.ends_with("postgresql.auto.conf"));
+    let by_alter_system = setting.is_from_alter_system();
     let Some(wanted) = after.value_of(name).and_then(|text| Value::new(text).ok()) else {
         return false;
     };

@@ -192,8 +192,7 @@ impl Target {
 
 /// Set where no file of ours can change it: reported by proofs, not waited for.
 fn is_beyond_the_file(setting: &Setting) -> bool {
-    let by_alter_system = |file: &String| file.ends_with("postgresql.auto.conf");
-    setting.source == "command line" || setting.sourcefile.as_ref().is_some_and(by_alter_system)
+    setting.source == "command line" || setting.is_from_alter_system()
 }
 
 fn put(settings: &mut Settings, name: &str, value: &str) {

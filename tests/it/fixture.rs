@@ -127,6 +127,21 @@ impl World {
         self.pod_until(name, "is Ready", is_ready).await
     }
 
+    /// Waits until the note of a commit in the sandbox's repository begins as expected; gives it.
+    pub async fn note(&self, commit: &str, begins: &str) -> String {
+        let bare = self.sandbox.config_git.clone().unwrap();
+        until(&format!("a note {begins:?}"), || async {
+            let output = Command::new("git")
+                .current_dir(&bare)
+                .args(["notes", "--ref=pgitops/default", "show", commit])
+                .output()
+                .unwrap();
+            let text = String::from_utf8_lossy(&output.stdout).into_owned();
+            if text.starts_with(begins) { Ok(text) } else { Err(text) }
+        })
+        .await
+    }
+
     /// Waits until the log of a pod contains some text; returns the log.
     pub async fn logged(&self, pod: &str, text: &str) -> String {
         let look = || async {

@@ -118,17 +118,7 @@ impl Line {
 
     /// Waits until the note of a commit begins as expected; gives it.
     async fn note(&self, commit: &str, begins: &str) -> String {
-        let bare = self.world.sandbox.config_git.clone().unwrap();
-        until(&format!("a note {begins:?}"), || async {
-            let output = Command::new("git")
-                .current_dir(&bare)
-                .args(["notes", "--ref=pgitops/default", "show", commit])
-                .output()
-                .unwrap();
-            let text = String::from_utf8_lossy(&output.stdout).into_owned();
-            if text.starts_with(begins) { Ok(text) } else { Err(text) }
-        })
-        .await
+        self.world.note(commit, begins).await
     }
 
     /// A session on a node.

@@ -392,7 +392,6 @@ fn cell(
     catalogue: &Catalogue,
 ) -> Cell {
     let reset = setting.and_then(|setting| setting.reset_val.as_deref());
-    let file = setting.and_then(|setting| setting.sourcefile.as_deref()).unwrap_or_default();
     let value = reset.map(|text| match Value::new(text) {
         Ok(value) => tiers::shown_by(name, &value, catalogue).into_owned(),
         // Not a value that a file could hold: as it is, unless it is sensitive.
@@ -401,7 +400,7 @@ fn cell(
     });
     Cell {
         pending: setting.is_some_and(|setting| setting.pending_restart),
-        overridden: file.ends_with("/postgresql.auto.conf"),
+        overridden: setting.is_some_and(Setting::is_from_alter_system),
         differs: match (wanted, reset) {
             (Some(wanted), Some(reset)) => !catalogue.runs_with(name.as_str(), wanted, reset),
             (Some(_), None) => true,

@@ -85,6 +85,14 @@ pub struct Setting {
     pub pending_restart: bool,
 }
 
+impl Setting {
+    /// Whether ALTER SYSTEM set it, which is stronger than every file of ours.
+    #[must_use]
+    pub fn is_from_alter_system(&self) -> bool {
+        self.sourcefile.as_ref().is_some_and(|file| file.ends_with("postgresql.auto.conf"))
+    }
+}
+
 /// An entry of a configuration file that the server rejects.
 #[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
 pub struct FileError {

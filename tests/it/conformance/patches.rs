@@ -8,6 +8,7 @@ use kube::api::{Patch, PatchParams, PostParams};
 use kube::{Api, ResourceExt as _};
 use serde_json::{Value, json};
 
+use super::verbs::SET;
 use super::{Cluster, map, refusal};
 
 fn set() -> StatefulSet {
@@ -190,24 +191,6 @@ pub async fn fields_are_managed(c: &Cluster) {
 }
 
 pub async fn what_an_apply_no_longer_names_goes(c: &Cluster) {
-    const SET: &str = "
-apiVersion: apps/v1
-kind: StatefulSet
-metadata: {name: web}
-spec:
-  serviceName: web
-  replicas: 2
-  updateStrategy: {type: OnDelete}
-  selector: {matchLabels: {app: web}}
-  template:
-    metadata: {labels: {app: web}}
-    spec:
-      containers:
-      - name: c
-        image: nginx:1.25
-        ports: [{containerPort: 80}]
-        env: [{name: A, value: b}]
-";
     let file = c.file("set.yaml", SET);
     let applied = c.ok(&format!("apply --server-side -f {file}")).await;
     assert_eq!(applied, "statefulset.apps/web serverside-applied");

@@ -4,7 +4,8 @@ use tokio::io::{AsyncBufReadExt as _, BufReader};
 
 use super::Cluster;
 
-const SET: &str = "
+/// A StatefulSet that replaces pods only when they are deleted.
+pub const SET: &str = "
 apiVersion: apps/v1
 kind: StatefulSet
 metadata: {name: web}
