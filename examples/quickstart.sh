@@ -10,5 +10,5 @@ need git git
 need_postgres
 install_missing
 
-cargo build --locked --profile fast
-exec target/fast/pgitops demo "$@"
+cargo build --locked
+exec target/debug/pgitops demo "$@"

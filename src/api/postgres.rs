@@ -219,6 +219,9 @@ pub struct PostgresStatus {
     /// The generation that was acted on.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub observed_generation: Option<i64>,
+    /// Version of the primary's server, e.g. `15.18`; `spec.version` may name the major one only.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub server_version: Option<String>,
     /// Statements by several writers; each keeps the others'.
     #[serde(default)]
     pub conditions: Vec<Condition>,

@@ -6,6 +6,7 @@
 
 use std::hash::Hash;
 use std::sync::Arc;
+use std::sync::atomic::{AtomicU64, Ordering};
 
 use futures::{Stream, StreamExt};
 use kube::Api;
@@ -27,6 +28,7 @@ where
 {
     store: Store<K>,
     touched: broadcast::Sender<Arc<K>>,
+    told: Arc<AtomicU64>,
     ready: watch::Receiver<bool>,
     watching: tokio::task::JoinHandle<()>,
 }
@@ -52,13 +54,20 @@ impl<K: Kind> Watched<K> {
         let (reader, writer) = reflector::store::<K>();
         let (touched, _) = broadcast::channel(BEHIND);
         let sender = touched.clone();
+        let told = Arc::new(AtomicU64::new(0));
+        let count = told.clone();
         let config = watcher::Config {
             label_selector: labels.map(str::to_owned),
             ..watcher::Config::default()
         };
         let api = Api::<K>::all(cluster.client());
         let watching = tokio::spawn(async move {
-            let events = watcher(api, config).default_backoff().reflect(writer).touched_objects();
+            let events = watcher(api, config).default_backoff().reflect(writer);
+            // Counted when the store has it: whoever reads the number first never misses a change.
+            let events = events.inspect(move |_| {
+                count.fetch_add(1, Ordering::Release);
+            });
+            let events = events.touched_objects();
             let mut events = std::pin::pin!(events);
             while let Some(event) = events.next().await {
                 match event {
@@ -78,7 +87,7 @@ impl<K: Kind> Watched<K> {
                 tell.send_replace(true);
             }
         });
-        Arc::new(Self { store: reader, touched, ready, watching })
+        Arc::new(Self { store: reader, touched, told, ready, watching })
     }
 
     /// Waits until the first list is in; for ever when the watch ended before. Any number may
@@ -93,6 +102,12 @@ impl<K: Kind> Watched<K> {
     /// Whether the first list is in, for those who tell of it.
     pub fn in_sync(&self) -> InSync {
         InSync { kind: K::kind(&()).into_owned(), ready: self.ready.clone() }
+    }
+
+    /// How often the API server has told of something. While this number stays the same, so does
+    /// everything that can be read here; it is to be read before that.
+    pub fn told(&self) -> u64 {
+        self.told.load(Ordering::Acquire)
     }
 
     /// An object by namespace and name.

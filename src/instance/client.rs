@@ -174,7 +174,7 @@ impl Client {
 
     /// What the instance knows about itself and its server.
     pub async fn facts(&self, within: Duration) -> Result<Facts, Error> {
-        self.call(&AskFacts {}, within).await
+        self.call(&AskFacts::default(), within).await
     }
 
     /// Makes a call and waits for its answer for as long as `within`.

@@ -8,8 +8,10 @@
 //! Leaves to the caller when those are worth their time.
 
 use std::{
+    collections::VecDeque,
     fs, io,
     path::{Path, PathBuf},
+    sync::{Mutex, PoisonError},
     time::{Duration, Instant},
 };
 
@@ -20,6 +22,7 @@ use super::{
     process,
     protocol::{DryRan, DryRun, Refused, SetId},
     server_file,
+    store::sha256,
     supervisor::Supervisor,
     words,
     work::Stop,
@@ -52,11 +55,12 @@ pub async fn dry_run(own: &Supervisor, version: u32, call: &DryRun) -> Result<Dr
         }
         None => fs::read_to_string(own.options.live_file())?,
     };
+    let tried = server_file::without_revision(&text);
     let _turn = TURNS.acquire().await.map_err(|e| e.to_string())?;
     let scratch = Scratch::make(&own.options, &text)?;
     let run = Run { options: &own.options, scratch: &scratch, text: &text, version, within };
-    let tried = tokio::time::timeout(within, run.all(*allocate, *boot)).await;
-    let refused = match tried {
+    let ran = tokio::time::timeout(within, run.all(*allocate, *boot)).await;
+    let refused = match ran {
         Ok(refused) => refused,
         Err(_) => Err(format!("dry run: no result within {within:?}")),
     };
@@ -65,7 +69,66 @@ pub async fn dry_run(own: &Supervisor, version: u32, call: &DryRun) -> Result<Dr
         Err(words) => return Err(Stop::Failed(words.clone())),
     };
     let accepted = words.is_empty();
+    let digest = digest(&tried, &scratch.auto_conf, slots(&own.options));
+    own.tried.keep(digest, accepted);
     Ok(DryRan { accepted, words: scratch.hide(&words), took_ms: millis(began) })
+}
+
+/// Would this server start with what is on its disk? Where a dry run has just accepted the same
+/// bytes, that answer holds: it is what the proof after a change asks for.
+pub async fn of_file(own: &Supervisor, version: u32, call: &DryRun) -> Result<DryRan, Stop> {
+    let began = Instant::now();
+    let text = fs::read_to_string(own.options.live_file())?;
+    let tried = server_file::without_revision(&text);
+    if own.tried.holds(&digest(&tried, &auto_conf(&own.options), slots(&own.options))) {
+        return Ok(DryRan { accepted: true, words: String::new(), took_ms: millis(began) });
+    }
+    dry_run(own, version, call).await
+}
+
+/// How long an accepted dry run stands for the same bytes: from before a change to its proof. What
+/// else a start depends on (libraries, memory) may be another one later.
+const STANDS: Duration = Duration::from_secs(60);
+
+/// Dry runs remembered: a rollout has two files for a node, on its way and at its end.
+const REMEMBERED: usize = 4;
+
+/// The last dry runs that were accepted: a digest of what each was about, and when.
+#[derive(Default)]
+pub struct LastTried(Mutex<VecDeque<(String, Instant)>>);
+
+impl LastTried {
+    fn keep(&self, digest: String, accepted: bool) {
+        let mut all = self.0.lock().unwrap_or_else(PoisonError::into_inner);
+        all.retain(|(of, _)| *of != digest);
+        if accepted {
+            all.push_back((digest, Instant::now()));
+        }
+        if all.len() > REMEMBERED {
+            all.pop_front();
+        }
+    }
+
+    fn holds(&self, digest: &str) -> bool {
+        let all = self.0.lock().unwrap_or_else(PoisonError::into_inner);
+        all.iter().any(|(of, at)| of == digest && at.elapsed() < STANDS)
+    }
+}
+
+/// Everything that a dry run looks at and that a change of configuration can change.
+fn digest(text: &str, auto_conf: &str, slots: usize) -> String {
+    sha256(format!("{}\n{text}\n{}\n{auto_conf}\n{slots}", text.len(), auto_conf.len()).as_bytes())
+}
+
+/// Replication slots that exist.
+fn slots(options: &Options) -> usize {
+    let entries = fs::read_dir(options.data_directory.join("pg_replslot"));
+    entries.map_or(0, |entries| entries.flatten().filter(|entry| entry.path().is_dir()).count())
+}
+
+fn auto_conf(options: &Options) -> String {
+    let file = options.data_directory.join("postgresql.auto.conf");
+    fs::read_to_string(file).unwrap_or_default()
 }
 
 /// Removes what an earlier process has left.
@@ -146,9 +209,7 @@ impl Run<'_> {
 
     /// A start with fewer slots than exist is refused, and no scratch folder knows how many do.
     async fn slots(&self) -> Tried {
-        let entries = fs::read_dir(self.options.data_directory.join("pg_replslot"));
-        let exist = entries
-            .map_or(0, |entries| entries.flatten().filter(|entry| entry.path().is_dir()).count());
+        let exist = slots(self.options);
         if exist == 0 || !self.mentions("max_replication_slots") {
             return Ok(None);
         }
@@ -207,7 +268,7 @@ impl Scratch {
         let folder =
             options.state_directory.join(format!("{PREFIX}{}-{number}", std::process::id()));
         let data = &options.data_directory;
-        let auto_conf = fs::read_to_string(data.join("postgresql.auto.conf")).unwrap_or_default();
+        let auto_conf = auto_conf(options);
         let live_file = options.live_file().to_string_lossy().into_owned();
         let scratch = Self { folder, live_file, auto_conf };
         let folder = &scratch.folder;

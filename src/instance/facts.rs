@@ -1,7 +1,7 @@
 //! Reads what an instance can say about itself and its server.
 //!
-//! State from memory, `pg_controldata` from the disk, everything else from two statements on a
-//! new session. A part that cannot be read is missing, with the reason beside it; the others are
+//! State from memory, `pg_controldata` from the disk, everything else from statements on one new
+//! session. A part that cannot be read is missing, with the reason beside it; the others are
 //! there all the same.
 
 use std::time::Duration;
@@ -11,13 +11,13 @@ use tokio_postgres::Row;
 use crate::pgconf::tiers;
 
 use super::{
-    control_data,
+    control_file,
     options::Options,
     process,
     protocol::{
-        Archiver, AskSettings, ControlData, Facts, Gates, HotStandby, Live, Lsn,
-        MOST_ROLE_SETTINGS, RoleSetting, ServerState, ServerVersion, Setting, Settings, Timeline,
-        VERSION, WalReceiver, WalSender,
+        Archiver, AskFacts, AskSettings, Facts, Gates, HotStandby, Live, Lsn, MOST_ROLE_SETTINGS,
+        RoleSetting, ServerState, ServerVersion, Setting, Settings, Timeline, VERSION, WalReceiver,
+        WalSender,
     },
     sql::{self, Session},
     supervisor::Supervisor,
@@ -29,18 +29,24 @@ const PROGRAM: Duration = Duration::from_secs(10);
 /// For statements on system views.
 const LOOKUP: Duration = Duration::from_secs(5);
 
-/// All facts.
-pub async fn facts(own: &Supervisor, work: &Work, version: Option<&ServerVersion>) -> Facts {
+/// All facts, and what of the settings is asked for.
+pub async fn facts(
+    own: &Supervisor,
+    work: &Work,
+    version: Option<&ServerVersion>,
+    ask: &AskFacts,
+) -> Facts {
     let state = own.state();
     let running = state == ServerState::Running;
-    let (control, live) = tokio::join!(control(&own.options), async {
-        if running { Some(live(own).await) } else { None }
+    let (control, live) = tokio::join!(own.control.read(&own.options), async {
+        if running { Some(live(own, ask.settings.as_ref()).await) } else { None }
     });
     let (live, live_error) = match live {
         Some(Ok(live)) => (Some(live), None),
         Some(Err(error)) => (None, Some(error.to_string())),
         None => (None, None),
     };
+    let (live, settings) = live.map_or((None, None), |(live, settings)| (Some(live), settings));
     let kept = own.store.state();
     let has_data = own.options.has_data();
     Facts {
@@ -56,28 +62,14 @@ pub async fn facts(own: &Supervisor, work: &Work, version: Option<&ServerVersion
         control: control.ok(),
         live,
         live_error,
+        settings,
         memory_limit: own.options.memory_limit,
     }
 }
 
-/// `pg_controldata`, or why not.
-pub async fn control(options: &Options) -> Result<ControlData, String> {
-    if !options.has_data() {
-        return Err("the data folder is empty".to_owned());
-    }
-    let program = options.program("pg_controldata");
-    let arguments = [options.data_directory.as_os_str()];
-    let ran = process::run(options, &program, arguments, &[], PROGRAM).await;
-    let ran = ran.map_err(|e| e.to_string())?;
-    if !ran.success {
-        return Err(format!("pg_controldata: {}", ran.err.trim()));
-    }
-    control_data::parse(&ran.out)
-}
-
 /// The history of the data folder.
 pub async fn timeline(options: &Options) -> Timeline {
-    let control = control(options).await.ok();
+    let control = control_file::read(options).await.ok();
     Timeline {
         pod: options.pod.clone(),
         system_identifier: control.as_ref().map(|c| c.system_identifier),
@@ -156,11 +148,19 @@ select coalesce(application_name, ''), coalesce(state, ''), coalesce(sync_state,
  pg_wal_lsn_diff(here.lsn, replay_lsn)::bigint
 from pg_stat_replication, here order by application_name, pid limit 64";
 
-async fn live(own: &Supervisor) -> Result<Live, sql::Error> {
+/// One new session for all of it; the settings first, nothing may have been set in it before.
+async fn live(
+    own: &Supervisor,
+    ask: Option<&AskSettings>,
+) -> Result<(Live, Option<Settings>), sql::Error> {
     let session = own.local().connect().await?;
+    let settings = match ask {
+        Some(ask) => Some(read_settings(&session, &ask.names).await?),
+        None => None,
+    };
     let (main, senders) =
         tokio::try_join!(session.row(MAIN, &[], LOOKUP), session.rows(SENDERS, &[], LOOKUP))?;
-    Ok(read_live(&main, &senders))
+    Ok((read_live(&main, &senders), settings))
 }
 
 fn read_live(main: &Row, senders: &[Row]) -> Live {

@@ -16,6 +16,7 @@ pub mod run;
 
 mod changes;
 mod control_data;
+mod control_file;
 mod dry_run;
 mod facts;
 mod files;

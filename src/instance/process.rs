@@ -27,7 +27,7 @@ use tokio::{
     time::timeout,
 };
 
-use super::{options::Options, server_file};
+use super::{options::Options, server_file, words};
 
 /// Lines of log kept for the server's words; a failed start writes about ten.
 const MAX_LINES: usize = 300;
@@ -254,6 +254,13 @@ impl Postmaster {
     #[must_use]
     pub fn log(&self) -> Vec<String> {
         self.log.since(self.mark)
+    }
+
+    /// What it said last of why it ends.
+    #[must_use]
+    pub fn words(&self) -> String {
+        let words = words::pick(self.log().iter().map(String::as_str));
+        if words.is_empty() { "the server ended without a word".to_owned() } else { words }
     }
 }
 

@@ -28,8 +28,8 @@ pub async fn prove(own: &Supervisor, version: u32, call: &Prove) -> Result<Proof
     let now = DryRun { text: None, allocate: false, boot: false, deadline_ms: *deadline_ms };
     let (seen, control, next_start) = tokio::join!(
         look(own, expected, *write, deadline(*deadline_ms)),
-        facts::control(&own.options),
-        dry_run::dry_run(own, version, &now),
+        own.control.read(&own.options),
+        dry_run::of_file(own, version, &now),
     );
     let Seen { main, settings, file_errors, auto_conf, role_overrides, connection_error, write } =
         seen?;

@@ -160,8 +160,8 @@ async fn route(api: &Arc<Api>, path: &str, body: &[u8]) -> Response<Full<Bytes>>
     }
     let number = api.version.number;
     match path {
-        AskFacts::PATH => asked!(AskFacts, |_call| async {
-            Ok(facts::facts(own, &api.work, Some(&api.version)).await)
+        AskFacts::PATH => asked!(AskFacts, |call| async {
+            Ok(facts::facts(own, &api.work, Some(&api.version), &call).await)
         }),
         AskTimeline::PATH => {
             asked!(AskTimeline, |call| async {

@@ -50,6 +50,13 @@ pub fn compose(text: &str, id: &SetId, conninfo: Option<&str>) -> String {
     file
 }
 
+/// A whole file but for its identity: what a start makes of it.
+#[must_use]
+pub fn without_revision(file: &str) -> String {
+    let own = |line: &&str| !line.starts_with(REVISION);
+    file.lines().filter(own).flat_map(|line| [line, "\n"]).collect()
+}
+
 /// `primary_conninfo` for a role; `None` for a primary.
 #[must_use]
 pub fn conninfo(options: &Options, role: Option<&Role>, superuser: &str) -> Option<String> {

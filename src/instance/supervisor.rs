@@ -19,6 +19,8 @@ use tokio::{
 use tokio_util::sync::CancellationToken;
 
 use super::{
+    control_file::ControlFile,
+    dry_run::LastTried,
     files, left_over,
     options::Options,
     peers,
@@ -27,7 +29,6 @@ use super::{
     server_file,
     sql::{Local, Verdict},
     store::Store,
-    words,
 };
 
 /// First pause after a failed start; doubled each time. Backends of a killed postmaster need
@@ -51,6 +52,10 @@ pub struct Supervisor {
     pub options: Options,
     /// What it remembers.
     pub store: Store,
+    /// The control file as it was last read.
+    pub control: ControlFile,
+    /// What was last tried out on this server's file.
+    pub tried: LastTried,
     /// The server's log.
     pub log: Tail,
     /// What is seen of the server; changes can be waited for.
@@ -79,7 +84,18 @@ impl Supervisor {
             false => ServerState::Empty,
         };
         let (log, server, kick) = (Tail::default(), Mutex::default(), Notify::new());
-        Self { options, store, log, state: watch::Sender::new(state), server, kick, stopping }
+        let (control, tried) = (ControlFile::default(), LastTried::default());
+        Self {
+            options,
+            store,
+            control,
+            tried,
+            log,
+            state: watch::Sender::new(state),
+            server,
+            kick,
+            stopping,
+        }
     }
 
     /// What is seen now.
@@ -285,7 +301,7 @@ impl Supervisor {
         let mut broken = 0;
         loop {
             if process.has_exited() {
-                return Err(said(process));
+                return Err(process.words());
             }
             let lock = LockFile::read(&self.options.data_directory);
             if lock.is_some_and(|l| l.pid == process.pid().as_raw() && l.status == "ready") {
@@ -297,7 +313,7 @@ impl Supervisor {
                 }
             }
             if until.is_some_and(|until| Instant::now() >= until) {
-                return Err(format!("no connection within {within:?}\n{}", said(process)));
+                return Err(format!("no connection within {within:?}\n{}", process.words()));
             }
             tokio::select! {
                 () = sleep(POLL) => {}
@@ -381,12 +397,4 @@ enum Look {
     Watch(Arc<Postmaster>, SetId),
     /// Look again after this time.
     Pause(Duration),
-}
-
-/// A process' own words.
-#[must_use]
-pub fn said(process: &Postmaster) -> String {
-    let log = process.log();
-    let words = words::pick(log.iter().map(String::as_str));
-    if words.is_empty() { "the server ended without a word".to_owned() } else { words }
 }

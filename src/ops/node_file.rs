@@ -239,6 +239,7 @@ mod tests {
             control: None,
             live: None,
             live_error: None,
+            settings: None,
             memory_limit: None,
         }
     }

@@ -22,7 +22,7 @@ use crate::api::names::{
 use crate::api::{Postgres, PostgresOpsRequest};
 use crate::cluster::{self, Cluster};
 use crate::instance::client::{Client, Identity};
-use crate::instance::protocol::AskSettings;
+use crate::instance::protocol::{AskFacts, AskSettings};
 use crate::pgconf::{Context as Change, Settings, tiers};
 
 use super::Context;
@@ -75,6 +75,7 @@ pub async fn database(
     match touched {
         Touched::Everything => return everything(id, cx).await,
         Touched::Nothing => {}
+        Touched::Servers => seen.nodes = nodes(seen, cx).await?,
         Touched::Requests => {
             seen.requests = requests(id, cx).await?;
             if let Some(database) = &seen.database {
@@ -266,22 +267,15 @@ fn address(pod: &Pod) -> Result<IpAddr, &'static str> {
 }
 
 async fn server(client: &Client, asked: &AskSettings) -> Node {
-    let settings = client.call(asked, FACTS);
-    let (facts, settings) = tokio::join!(client.facts(FACTS), settings);
-    match facts {
+    match client.call(&AskFacts { settings: Some(asked.clone()) }, FACTS).await {
         Err(error) => Node::Unknown(error.to_string()),
         Ok(mut facts) => {
-            // Facts and settings belong together: with one of them the server is not seen.
-            let settings = match (settings, facts.live.is_some()) {
-                (Ok(settings), true) => settings.settings,
-                (Err(error), true) => {
-                    facts.live = None;
-                    facts.live_error = Some(error.to_string());
-                    BTreeMap::new()
-                }
-                (_, false) => BTreeMap::new(),
-            };
-            Node::Known(Box::new(Server { facts, settings }))
+            let settings = facts.settings.take().map(|settings| settings.settings);
+            if settings.is_none() && facts.live.take().is_some() {
+                let why = "its instance is older than this controller and said no settings";
+                facts.live_error = Some(why.to_owned());
+            }
+            Node::Known(Box::new(Server { facts, settings: settings.unwrap_or_default() }))
         }
     }
 }

@@ -220,7 +220,9 @@ pub enum Touched {
     Secrets,
     /// Objects and Secrets, by somebody else: a write found them changed. No server did anything.
     Objects,
-    /// Servers; everything is read again.
+    /// What servers have read, by a call that was answered; no object.
+    Servers,
+    /// Servers, by a call that takes its time; everything is read again.
     Everything,
 }
 

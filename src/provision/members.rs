@@ -65,6 +65,8 @@ pub struct Holding {
     pub timeline: u32,
     /// Identifies the cluster that the data belongs to.
     pub system: u64,
+    /// Version of its server's program, e.g. `15.18`, where it is known.
+    pub version: Option<String>,
     /// Runs and answers SQL.
     pub serving: bool,
     /// A standby that receives from its primary.
@@ -231,6 +233,7 @@ fn holding(facts: &Facts, role: &protocol::Role) -> Holding {
             .map(|l| l.system_identifier)
             .or(control.map(|c| c.system_identifier))
             .unwrap_or_default(),
+        version: facts.version.as_ref().map(|version| version.text.clone()),
         serving,
         streaming: live
             .and_then(|l| l.receiver.as_ref())

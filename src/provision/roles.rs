@@ -303,6 +303,7 @@ mod tests {
                 role,
                 timeline: word.get(1..).and_then(|n| n.parse().ok()).unwrap_or(1),
                 system,
+                version: None,
                 serving: !word.starts_with(['p', 'F']),
                 streaming: true,
                 fenced: word.starts_with('F'),

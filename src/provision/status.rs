@@ -12,7 +12,7 @@ use crate::api::conditions::{self, Condition};
 use crate::api::postgres::{Phase, PostgresStatus, condition};
 
 use super::blueprint::Refusal;
-use super::members::{Member, Role};
+use super::members::{Holding, Member, Role};
 use super::roles::Roles;
 
 /// The spec cannot be built; what was built before stays.
@@ -107,6 +107,9 @@ pub fn of(outlook: &Outlook<'_>) -> Report {
         conditions::set(&mut status.conditions, new);
     }
     status.phase = Some(phase(&status.conditions));
+    // While nobody leads, what led last stands.
+    status.server_version = leading(outlook).and_then(|held| held.version.clone());
+    status.server_version = status.server_version.or(before.server_version.clone());
     if outlook.applied {
         status.observed_generation = generation;
     }
@@ -152,14 +155,22 @@ fn statements(outlook: &Outlook<'_>, was_provisioned: bool) -> Vec<Statement> {
     all
 }
 
+fn primary<'a>(outlook: &Outlook<'a>) -> Option<&'a Member> {
+    outlook.members.iter().find(|m| Some(&m.pod) == outlook.roles.primary.as_ref())
+}
+
+/// What the primary's node holds.
+fn leading<'a>(outlook: &Outlook<'a>) -> Option<&'a Holding> {
+    primary(outlook).and_then(Member::holding)
+}
+
 /// KubeDB's conditions, in the order in which they first come true.
 fn health(outlook: &Outlook<'_>, was_provisioned: bool) -> Vec<Statement> {
     let Outlook { postgres, members, roles, refused, .. } = *outlook;
     let database = postgres.database();
     let missing = missing(members, postgres.spec.nodes(), refused);
-    let primary = members.iter().find(|m| Some(&m.pod) == roles.primary.as_ref());
-    let leading = primary.and_then(Member::holding);
-    let accepting = leading.is_some_and(|held| held.serving && held.role == Role::Primary);
+    let primary = primary(outlook);
+    let accepting = leading(outlook).is_some_and(|held| held.serving && held.role == Role::Primary);
     let no_primary = primary.map_or_else(
         || "there is no primary yet".to_owned(),
         |member| format!("{}: {}", member.pod, member.trouble().unwrap_or_default()),
@@ -317,6 +328,7 @@ mod tests {
             role: if ordinal == 0 { Role::Primary } else { standby },
             timeline: 1,
             system: 7,
+            version: Some("15.18".to_owned()),
             serving: true,
             streaming: ordinal != 0,
             fenced: false,
@@ -352,6 +364,7 @@ mod tests {
         let first = report(&postgres, &[Member::absent("orders-0".to_owned(), 0)]);
         assert_eq!(first.status.phase, Some(Phase::Provisioning));
         assert!(first.events.is_empty(), "{:?}", first.events);
+        let first_version = first.status.server_version.clone();
         postgres.status = Some(first.status);
         let second = report(&postgres, &[well(0), well(1), well(2)]);
         let expected = [
@@ -364,6 +377,7 @@ mod tests {
         assert_eq!(words(&second.status), expected);
         assert_eq!(second.status.phase, Some(Phase::Ready));
         assert_eq!(second.status.observed_generation, Some(1));
+        assert_eq!((first_version, second.status.server_version.as_deref()), (None, Some("15.18")));
         assert!(second.settled && second.changed);
         postgres.status = Some(second.status);
         let third = report(&postgres, &[well(0), well(1), well(2)]);

@@ -37,6 +37,8 @@ pub struct Present {
     pub uid: String,
     /// `spec.version`.
     pub version: String,
+    /// Version of the servers, as `15.18`, where the object's status says it.
+    pub reported: Option<String>,
     /// Number of nodes.
     pub nodes: i32,
     /// The phase, none before the first status.
@@ -125,9 +127,12 @@ impl Present {
         Catalogue::for_version(&self.version)
     }
 
-    /// The server's version as people read it: in full once a request has proven it, whoever asked
-    /// for that request; until then what the spec says.
+    /// The server's version as people read it: in full where the object's status says it or once a
+    /// request has proven it, whoever asked for that request; until then what the spec says.
     pub fn server_version(&self) -> String {
+        if let Some(reported) = &self.reported {
+            return format!("PostgreSQL {reported}");
+        }
         let proofs = self.requests.iter().rev().filter_map(|r| r.status.as_ref()?.proof.as_ref());
         let mut versions = proofs.map(|proof| proof.server_version.clone());
         // A proof of another major version is from before an upgrade.

@@ -23,6 +23,7 @@ pub mod outcome;
 pub mod plan;
 pub mod problem;
 pub mod reconcile;
+mod settled;
 pub mod source;
 pub mod status;
 pub mod window;
@@ -99,6 +100,12 @@ impl Context {
             servers: observe::servers::Servers::default(),
             hints,
         }
+    }
+
+    /// How often each watch has told of something; to be read before anything else is.
+    pub(crate) fn told(&self) -> [u64; 4] {
+        let Self { repositories, databases, requests, secrets, .. } = self;
+        [repositories.told(), databases.told(), requests.told(), secrets.told()]
     }
 
     /// Waits until the first lists are in.

@@ -25,6 +25,8 @@ use super::drift::Drift;
 use super::observe::Look;
 use super::outcome::Outcome;
 use super::plan::Plan;
+use super::settled::{Inputs, Settled};
+use super::source::Source;
 use super::{Context, act, observe};
 use crate::api::ConfigRepository;
 use crate::cluster::Retry;
@@ -61,12 +63,17 @@ pub async fn reconcile(
     }
     act::keep(&repository, &cx).await?; //                                           write
     cx.hints.listen(&repository);
+    let told = cx.told();
     let look = match observe::source(&repository, &cx).await {
         //                    read
         Ok(look) => look,
         Err(error) => return unreadable(&repository, error, &cx).await,
     };
     let Look { source, desired, .. } = &look;
+    let inputs = inputs(&repository, source, told);
+    if let Some(again) = nothing_new(&repository, &inputs, &cx) {
+        return Ok(Action::requeue(again));
+    }
     let live = observe::live(&repository, desired, &cx).await; //                    read
     let now = (cx.clock)();
     let drift = Drift::between(desired, &live); //                                   pure
@@ -75,9 +82,28 @@ pub async fn reconcile(
     act::count(&emitted.ended, &look, &cx).await;
     let refused = &emitted.refused;
     let outcome = Outcome::of(source, desired, &plan, &live, refused, now); //       pure
-    act::publish(&repository, &look, &plan, &outcome, &live, &cx).await?; //         write
-    cx.memory.of(&repository.repository(), |remembered| remembered.failures = 0);
+    let told = act::publish(&repository, &look, &plan, &outcome, &live, &cx).await?; // write
+    let servers = observe::servers::next_look(live.keys(), &cx);
+    let settled = Settled::after(inputs, &plan, &live, servers, now); //             pure
+    cx.memory.of(&repository.repository(), |remembered| {
+        remembered.settled = settled.filter(|_| told && !emitted.again);
+        remembered.failures = 0;
+    });
     Ok(Action::requeue(next_look(&repository, &plan, now, emitted.again)))
+}
+
+fn inputs(repository: &ConfigRepository, source: &Source, told: [u64; 4]) -> Inputs {
+    let repository = repository.metadata.resource_version.clone();
+    Inputs { repository, head: source.head.clone(), told }
+}
+
+/// When to look again, if the last whole look stands.
+fn nothing_new(repository: &ConfigRepository, inputs: &Inputs, cx: &Context) -> Option<Duration> {
+    let now = (cx.clock)();
+    let settled = cx.memory.of(&repository.repository(), |remembered| remembered.settled.clone());
+    let settled = settled.filter(|settled| settled.stands(inputs, now))?;
+    let left = settled.until().duration_since(now).unsigned_abs();
+    Some(repository.spec.interval.0.max(SHORTEST).min(left))
 }
 
 /// When to look again if nothing says so before.

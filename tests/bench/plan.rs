@@ -220,6 +220,7 @@ fn present(number: usize, inline: &Settings) -> Present {
     Present {
         uid: format!("uid-{number}"),
         version: "15".to_owned(),
+        reported: None,
         nodes: 3,
         phase: Some(Phase::Ready),
         provisioned: true,

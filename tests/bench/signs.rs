@@ -10,7 +10,7 @@ use std::time::{Duration, Instant};
 
 use anyhow::Context as _;
 use futures::StreamExt as _;
-use notify::{RecommendedWatcher, RecursiveMode, Watcher as _};
+use notify::{EventKind, RecommendedWatcher, RecursiveMode, Watcher as _};
 use pgitops::api::PostgresOpsRequest;
 use pgitops::api::names::annotations;
 use pgitops::api::ops_request::{OpsPhase, ProofReport};
@@ -191,8 +191,12 @@ fn look(
 ) -> anyhow::Result<RecommendedWatcher> {
     let mut known = REFERENCES.map(|_| String::new());
     let folder = repository.to_owned();
-    let mut watcher = notify::recommended_watcher(move |_| {
+    let mut watcher = notify::recommended_watcher(move |event: notify::Result<notify::Event>| {
         let at = Instant::now();
+        // To read what moved is no move: it would call itself for ever, on a whole processor.
+        if matches!(event.map(|event| event.kind), Ok(EventKind::Access(_))) {
+            return;
+        }
         for ((name, sign), known) in REFERENCES.iter().zip(&mut known) {
             // Absent at first, and for a moment while it is replaced.
             let Ok(text) = std::fs::read_to_string(folder.join(name)) else { continue };

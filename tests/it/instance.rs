@@ -565,6 +565,32 @@ async fn ready(node: &Node) {
 }
 
 #[tokio::test(flavor = "multi_thread")]
+async fn what_is_remembered_hides_no_change() {
+    let database = Database::new();
+    let node = database.node(1);
+    initialise(&node).await;
+    let before = node.running().await.control.unwrap().checkpoint;
+    let _: Done =
+        node.call(&Checkpoint { fence: fence("checkpoint"), deadline_ms: WITHIN_MS }).await;
+    let after = node.running().await.control.unwrap().checkpoint;
+    assert!(after > before, "the control file was not read again: {after} after {before}");
+
+    // A file that was tried out needs no second trial, as long as it is the same.
+    let text = Some("work_mem = 7MB\n".to_owned());
+    let tried = DryRun { text, allocate: false, boot: false, deadline_ms: WITHIN_MS };
+    assert!(node.call(&tried).await.accepted);
+    let _: Loaded = node.call(&load("tried", set(2, "work_mem = 7MB\n"))).await;
+    let prove = Prove { deadline_ms: WITHIN_MS, ..Prove::default() };
+    assert!(node.call(&prove).await.next_start.accepted);
+    let sql = session(&node).await;
+    sql.batch_execute("alter system set shared_preload_libraries = 'no_such_thing'").await.unwrap();
+    let next_start = node.call(&prove).await.next_start;
+    assert!(next_start.words.contains("no_such_thing"), "{next_start:?}");
+    sql.batch_execute("alter system reset all").await.unwrap();
+    assert!(node.call(&prove).await.next_start.accepted);
+}
+
+#[tokio::test(flavor = "multi_thread")]
 async fn what_roles_and_databases_set_for_themselves_is_told() {
     let database = Database::new();
     let node = database.node(1);

@@ -591,6 +591,7 @@ fn fresh(database: &DatabaseRef) -> Present {
     Present {
         uid: format!("{}-uid", database.name),
         version: String::new(),
+        reported: None,
         nodes: 1,
         phase: None,
         provisioned: true,

@@ -447,6 +447,7 @@ mod tests {
         Present {
             uid: "u".to_owned(),
             version: "15".to_owned(),
+            reported: None,
             nodes: 1,
             phase: Some(Phase::Ready),
             provisioned: true,

@@ -7,11 +7,15 @@ use std::{collections::BTreeMap, fmt, str::FromStr};
 
 use serde::{Deserialize, Serialize};
 
-use super::SetId;
+use super::{AskSettings, SetId, Settings};
 
 /// Asks for [`Facts`].
 #[derive(Clone, Debug, Default, Serialize, Deserialize)]
-pub struct AskFacts {}
+pub struct AskFacts {
+    /// Settings to be read in the same session, so that both are of one moment.
+    #[serde(default)]
+    pub settings: Option<AskSettings>,
+}
 
 /// Asks for the [`Timeline`]: the one call that another instance may make, too.
 #[derive(Clone, Debug, Default, Serialize, Deserialize)]
@@ -60,6 +64,9 @@ pub struct Facts {
     pub live: Option<Live>,
     /// Why `live` is missing although the server runs.
     pub live_error: Option<String>,
+    /// What was asked for of the settings; `None` as `live`, or when nothing was.
+    #[serde(default)]
+    pub settings: Option<Settings>,
     /// The container's memory limit in bytes.
     pub memory_limit: Option<u64>,
 }

@@ -131,7 +131,7 @@ pub async fn load(
         };
         answers.put_back = Some((node.clone(), words));
     }
-    Ok(Outcome::answered(Touched::Everything, answers))
+    Ok(Outcome::answered(Touched::Servers, answers))
 }
 
 /// CHECKPOINT; whether it was made. Its step is unique: to repeat one does no harm.

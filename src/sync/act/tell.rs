@@ -28,7 +28,8 @@ const INTERIM: SignedDuration = SignedDuration::from_secs(10);
 /// Most events of one pass: a fleet that is held at once is one event with a number.
 const EVENTS: usize = 10;
 
-/// Publishes notes, status, events and metrics.
+/// Publishes notes, status, events and metrics. True: there was nothing to be published, and
+/// nothing was put off.
 ///
 /// # Errors
 /// When the status could not be written.
@@ -39,12 +40,13 @@ pub async fn publish(
     outcome: &Outcome,
     live: &Observed,
     cx: &Context,
-) -> Result<(), Error> {
+) -> Result<bool, Error> {
     let now = (cx.clock)();
     let notes = match plan.stalled {
         Some(_) => Ok(None),
         None => notes(repository, look, outcome, now, cx).await,
     };
+    let told = matches!(notes, Ok(None));
     let settled = outcome.settled(&look.source).filter(|_| plan.stalled.is_none());
     let (noted, notes) = match notes {
         Ok(None) => (settled, Ok(())),
@@ -68,7 +70,7 @@ pub async fn publish(
         status.first = Some(look.first.to_string());
     }
     tell_held(repository, outcome, cx).await;
-    write_status(repository, &status, cx).await
+    Ok(!write_status(repository, &status, cx).await? && told)
 }
 
 /// The newest settled commit that is older than every one that was put off.
@@ -261,7 +263,8 @@ pub async fn unreadable(
     // A repository that nobody has pushed to yet is no fault.
     let lasting = lasting && reason != "Empty";
     let status = status::unreadable(repository, reason, &chain(error), lasting, now);
-    write_status(repository, &status, cx).await
+    write_status(repository, &status, cx).await?;
+    Ok(())
 }
 
 /// One word for programs.
@@ -294,14 +297,14 @@ fn reason(error: &git::Error) -> &'static str {
     }
 }
 
-/// Writes the status if it says something else than before.
+/// Writes the status if it says something else than before; whether it did.
 async fn write_status(
     repository: &ConfigRepository,
     status: &ConfigRepositoryStatus,
     cx: &Context,
-) -> Result<(), Error> {
+) -> Result<bool, Error> {
     if repository.status.as_ref() == Some(status) {
-        return Ok(());
+        return Ok(false);
     }
     let mut new = serde_json::to_value(status).unwrap_or_default();
     let old = serde_json::to_value(&repository.status).unwrap_or_default();
@@ -324,5 +327,5 @@ async fn write_status(
         "status": new,
     });
     cx.cluster.merge_status::<ConfigRepository>(&id.namespace, &id.name, &patch).await?;
-    Ok(())
+    Ok(true)
 }

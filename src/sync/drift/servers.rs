@@ -145,6 +145,7 @@ mod tests {
         let present = Present {
             uid: "u".to_owned(),
             version: "15".to_owned(),
+            reported: None,
             nodes: 2,
             phase: None,
             provisioned: true,

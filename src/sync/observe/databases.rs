@@ -168,6 +168,7 @@ async fn present(
     Ok(Present {
         uid: postgres.uid().to_owned(),
         version: postgres.spec.version.clone(),
+        reported: postgres.status.as_ref().and_then(|status| status.server_version.clone()),
         nodes: postgres.spec.nodes(),
         phase: postgres.phase(),
         provisioned: conditions::is_true(all, condition::PROVISIONED),

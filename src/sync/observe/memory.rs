@@ -10,6 +10,7 @@ use jiff::Timestamp;
 use crate::api::names::{CommitId, DatabaseRef, RepositoryRef, RequestName};
 use crate::pgconf::Settings;
 use crate::sync::desired::{Desired, Scope};
+use crate::sync::settled::Settled;
 
 /// What is remembered between passes.
 #[derive(Default)]
@@ -39,6 +40,8 @@ pub struct Remembered {
     pub databases: BTreeSet<DatabaseRef>,
     /// Why databases are held, as was told in events.
     pub told: BTreeMap<DatabaseRef, &'static str>,
+    /// The last whole look, if it left nothing to do.
+    pub settled: Option<Settled>,
     /// Passes that failed in a row.
     pub failures: u32,
 }

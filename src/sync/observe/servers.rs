@@ -118,15 +118,29 @@ pub async fn running(
     running
 }
 
+/// When the first of these databases' servers is to be looked at again; `None`: nobody was asked.
+pub fn next_look<'a>(
+    databases: impl Iterator<Item = &'a DatabaseRef>,
+    cx: &Context,
+) -> Option<Timestamp> {
+    let all = lock(&cx.servers);
+    databases.filter_map(|database| all.get(database)?.until()).min()
+}
+
 impl Looked {
     /// Whether it still says what a look about this would say at `now`.
     fn counts(&self, about: &About, now: Timestamp) -> bool {
+        self.about == *about && self.until().is_some_and(|until| now < until)
+    }
+
+    /// When it is too old to say anything.
+    fn until(&self) -> Option<Timestamp> {
         let mut reports = self.running.iter().flat_map(|r| r.nodes.values()).flatten();
         let fresh = match reports.any(|(_, report)| report.is_from_alter_system()) {
             true => FRESH_OVERRIDE,
             false => FRESH,
         };
-        self.about == *about && now.duration_since(self.at) < fresh
+        self.at.checked_add(fresh).ok()
     }
 }
 

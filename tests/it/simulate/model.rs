@@ -366,6 +366,7 @@ impl Node {
             control: Some(self.control_data()),
             live: self.up.then(|| self.live(log, leader)),
             live_error: None,
+            settings: None,
             memory_limit: None,
         };
         Server { facts, settings }
