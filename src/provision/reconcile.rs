@@ -39,8 +39,8 @@ const PERIOD: Duration = Duration::from_secs(10);
 /// Pause until what was written is read: the watch is a few milliseconds behind.
 const READ_AGAIN: Duration = Duration::from_millis(50);
 
-/// Pause while a request is being carried out: servers come and go on purpose, and asking them
-/// takes time from those who restart them.
+/// Time between two passes while a request is being carried out, whatever is told meanwhile:
+/// servers come and go on purpose, and asking them takes time from those who restart them.
 const BESIDE_A_ROLLOUT: Duration = Duration::from_secs(1);
 
 /// Pause while we do not lead: taking over should not wait long for the first pass.
@@ -56,6 +56,10 @@ pub async fn reconcile(postgres: Arc<Postgres>, cx: Arc<Context>) -> Result<Acti
     };
     if act::hold(&postgres, &cx.cluster).await? {
         return Ok(Action::requeue(READ_AGAIN)); //                                             write
+    }
+    let apart = if is_paused(&postgres) { BESIDE_A_ROLLOUT } else { Duration::ZERO };
+    if let Some(left) = cx.memory.due_in(postgres.uid(), apart) {
+        return Ok(Action::requeue(left));
     }
     let seen = observe::children(&postgres, &cx).await?; //                                     read
     let removal = removal(&postgres, &seen); //                                                 pure
@@ -110,9 +114,14 @@ fn next_look(postgres: &Postgres, report: &Report, cx: &Context) -> Duration {
     if report.settled {
         return period(postgres);
     }
-    let paused = conditions::is_true(postgres.conditions(), condition::PAUSED);
-    let pause = if paused { BESIDE_A_ROLLOUT } else { patience(unsettled) };
+    let pause = if is_paused(postgres) { BESIDE_A_ROLLOUT } else { patience(unsettled) };
     pause.min(period(postgres))
+}
+
+/// Whether a request is being carried out.
+fn is_paused(postgres: &Postgres) -> bool {
+    postgres.metadata.deletion_timestamp.is_none()
+        && conditions::is_true(postgres.conditions(), condition::PAUSED)
 }
 
 /// `spec.healthChecker.periodSeconds`.

@@ -25,6 +25,8 @@ struct Remembered {
     /// By pod.
     clients: BTreeMap<String, Client>,
     secrets: Option<(Instant, Option<i64>, Arc<Secrets>)>,
+    /// When its last whole pass began.
+    looked: Option<Instant>,
     /// Passes since the database was last settled.
     unsettled: u32,
     /// Passes that failed in a row.
@@ -84,6 +86,19 @@ impl Memory {
         if let Some(remembered) = self.lock().get_mut(uid) {
             remembered.secrets = None;
         }
+    }
+
+    /// How long it is until a whole pass is due again, where they are to be `apart`; `None`: it
+    /// begins now.
+    pub fn due_in(&self, uid: &str, apart: Duration) -> Option<Duration> {
+        let mut databases = self.lock();
+        let remembered = databases.entry(uid.to_owned()).or_default();
+        let left = remembered.looked.and_then(|last| apart.checked_sub(last.elapsed()));
+        if left.is_none_or(|left| left.is_zero()) {
+            remembered.looked = Some(Instant::now());
+            return None;
+        }
+        left
     }
 
     /// Notes how a pass ended and says how many in a row found something still to come.
