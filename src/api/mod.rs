@@ -9,6 +9,7 @@ pub mod config_repository;
 pub mod duration;
 pub mod names;
 pub mod ops_request;
+pub mod pet_set;
 pub mod postgres;
 pub mod postgres_config;
 
@@ -17,6 +18,7 @@ pub use conditions::Condition;
 pub use config_repository::ConfigRepository;
 pub use names::{CommitId, DatabaseRef, RepositoryRef, RequestName, Sequence};
 pub use ops_request::PostgresOpsRequest;
+pub use pet_set::PetSet;
 pub use postgres::Postgres;
 pub use postgres_config::PostgresConfig;
 

@@ -261,7 +261,7 @@ pub const CONTROL_PORT: u16 = 8743;
 /// Names of a database's children (KubeDB's names where it has them).
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub struct ChildNames {
-    /// StatefulSet, ServiceAccount, PDB and primary Service.
+    /// Workload, ServiceAccount, PDB and primary Service.
     pub database: String,
     /// The credentials, unless `spec.authSecret.name` says otherwise.
     pub auth: String,

@@ -248,15 +248,20 @@ fn begin(
             postgres_image: settings.postgres_image.clone(),
             pgitops_image: settings.pgitops_image.clone(),
         };
-        let cx = provision::Context::new(
+        let context = provision::Context::new(
             cluster.clone(),
             Arc::clone(&seen.databases),
             Watched::<Pod>::start(cluster, Some(provision::SELECTOR)),
             leadership.clone(),
             options,
         );
-        let run = provision::run(Arc::new(cx), stop.clone());
-        running.spawn(async move { run.await.context("provision") });
+        let stop = stop.clone();
+        running.spawn(async move {
+            match stop.clone().run_until_cancelled(context).await {
+                Some(cx) => provision::run(Arc::new(cx), stop).await.context("provision"),
+                None => Ok(()),
+            }
+        });
     }
     if loops.contains(&Loop::Ops) {
         let cx = ops::Context::new(

@@ -62,6 +62,10 @@ pub struct Args {
     /// more on a real node
     #[arg(long, value_name = "MS", default_value_t = 0)]
     volume_delay: u64,
+    /// Serve KubeDB's PetSets too, which databases then run as; a folder that was once started so
+    /// goes on serving them
+    #[arg(long = "petset")]
+    pet_sets: bool,
 }
 
 /// The controller that works in the sandbox: gets a client, the kubeconfig of the same server and
@@ -108,6 +112,7 @@ pub async fn run(args: Args, controller: Option<Controller>) -> Result<ExitCode>
         postgres_roots: args.postgres_roots,
         user: args.user,
         volume_delay: Duration::from_millis(args.volume_delay),
+        pet_sets: args.pet_sets,
         ..Options::new(args.directory)?
     };
     crate::telemetry::files::open(&logs, &LOGS).with_context(|| format!("opening {logs:?}"))?;

@@ -93,6 +93,22 @@ impl Cluster {
         self.calls.load(Ordering::Relaxed)
     }
 
+    /// Whether the API server serves this kind now.
+    ///
+    /// # Errors
+    /// See [`Error`]; an API server that does not know the kind's group is none.
+    pub async fn serves<K: Kind>(&self) -> Result<bool, Error> {
+        let group_version = K::api_version(&());
+        let look = async {
+            match self.client.list_api_group_resources(&group_version).await {
+                Ok(list) => Ok(list.resources.iter().any(|served| served.name == K::plural(&()))),
+                Err(kube::Error::Api(status)) if status.code == 404 => Ok(false),
+                Err(error) => Err(error),
+            }
+        };
+        self.bounded("discover", format!("{} in {group_version}", K::kind(&())), look).await
+    }
+
     /// Reads one object; `None` when it is not there.
     ///
     /// # Errors

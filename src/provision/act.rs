@@ -4,19 +4,20 @@
 //! written. Order matters and stands beside each step. Never overwrites a password or the
 //! operator's config Secret, and never deletes a volume or a password unless told to.
 
+use k8s_openapi::api::apps::v1::StatefulSet;
 use k8s_openapi::api::core::v1::{PersistentVolumeClaim, Pod, Secret, Service, ServiceAccount};
 use k8s_openapi::api::policy::v1::PodDisruptionBudget;
 use serde_json::json;
 
-use crate::api::Postgres;
 use crate::api::names::{finalizers, labels, managers};
+use crate::api::{PetSet, Postgres};
 use crate::cluster::client::Kind;
 use crate::cluster::{self, Cluster, EventKind};
 use crate::instance::certificates::{self, Certificates};
 
 use super::Context;
 use super::children::certificates::{Due, VALIDITY};
-use super::children::workload::Workload;
+use super::children::workload::{Workload, WorkloadKind};
 use super::children::{self, Children, Owner, auth_secret};
 use super::deletion::Removal;
 use super::observe::Seen;
@@ -63,7 +64,7 @@ pub async fn apply(wanted: &Wanted, seen: &Seen, cx: &Context) -> Result<(), Err
         }
         ensure(cluster, seen.budget.as_deref(), budget).await?;
         // The pods last.
-        ensure(cluster, seen.workload.as_deref(), workload).await?;
+        ensure_workload(cluster, seen.workload.as_ref(), workload).await?;
     }
     // Not derived from the spec: it follows the primary, paused or not.
     ensure(cluster, seen.primary.as_deref(), &wanted.primary).await?;
@@ -84,6 +85,28 @@ async fn ensure<K: Kind>(
         return Ok(());
     }
     cluster.apply(managers::PROVISION, wanted, true).await.map(|_| ())
+}
+
+/// The same for the workload. What is wanted is always of the kind that is there.
+async fn ensure_workload(
+    cluster: &Cluster,
+    live: Option<&Workload>,
+    wanted: &Workload,
+) -> Result<(), cluster::Error> {
+    match (wanted, live) {
+        (Workload::StatefulSet(wanted), Some(Workload::StatefulSet(live))) => {
+            ensure(cluster, Some(live), wanted).await
+        }
+        (Workload::PetSet(wanted), Some(Workload::PetSet(live))) => {
+            ensure(cluster, Some(live), wanted).await
+        }
+        (Workload::StatefulSet(wanted), None | Some(Workload::PetSet(_))) => {
+            ensure(cluster, None, wanted).await
+        }
+        (Workload::PetSet(wanted), None | Some(Workload::StatefulSet(_))) => {
+            ensure(cluster, None, wanted).await
+        }
+    }
 }
 
 /// Puts our finalizer on the object, before anything that it is there to clean up. True: it was
@@ -220,13 +243,8 @@ pub async fn remove(
         Removal::Hold(_) | Removal::Await(_) => Ok(false),
         Removal::Done => Ok(true),
         Removal::Stop => {
-            let none = json!({"spec": {"replicas": 0}});
-            let name = &names.database;
-            match cluster.merge::<Workload>(namespace, name, &none).await {
-                Ok(_) => Ok(false),
-                Err(error) if error.is_not_found() => Ok(false),
-                Err(error) => Err(error),
-            }
+            stop(seen.kind, namespace, &names.database, cluster).await?;
+            Ok(false)
         }
         Removal::Unclaim(claims) => {
             for claim in claims {
@@ -235,7 +253,7 @@ pub async fn remove(
             Ok(false)
         }
         Removal::Sweep { secrets } => {
-            sweep(owner, cluster).await?;
+            sweep(owner, seen.kind, cluster).await?;
             if *secrets {
                 sweep_secrets(postgres, owner, cluster).await?;
             }
@@ -248,12 +266,35 @@ pub async fn remove(
     }
 }
 
+/// Tells the workload to have no nodes; one that is gone has none.
+async fn stop(
+    kind: WorkloadKind,
+    namespace: &str,
+    name: &str,
+    cluster: &Cluster,
+) -> Result<(), cluster::Error> {
+    let none = json!({"spec": {"replicas": 0}});
+    let stopped = match kind {
+        WorkloadKind::StatefulSet => {
+            cluster.merge::<StatefulSet>(namespace, name, &none).await.map(drop)
+        }
+        WorkloadKind::PetSet => cluster.merge::<PetSet>(namespace, name, &none).await.map(drop),
+    };
+    match stopped {
+        Err(error) if error.is_not_found() => Ok(()),
+        other => other,
+    }
+}
+
 /// What was made and holds nothing. The garbage collector would take it too; a new database of
 /// the same name should not have to wait for that.
-async fn sweep(owner: &Owner, cluster: &Cluster) -> Result<(), cluster::Error> {
+async fn sweep(owner: &Owner, kind: WorkloadKind, cluster: &Cluster) -> Result<(), cluster::Error> {
     let (namespace, names) = (&owner.database.namespace, &owner.names);
     let name = &names.database;
-    cluster.delete::<Workload>(namespace, name, None).await?;
+    match kind {
+        WorkloadKind::StatefulSet => cluster.delete::<StatefulSet>(namespace, name, None).await?,
+        WorkloadKind::PetSet => cluster.delete::<PetSet>(namespace, name, None).await?,
+    }
     cluster.delete::<PodDisruptionBudget>(namespace, name, None).await?;
     for service in [name, &names.standby_service, &names.pods_service] {
         cluster.delete::<Service>(namespace, service, None).await?;

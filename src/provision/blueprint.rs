@@ -14,7 +14,7 @@ use crate::api::postgres::{PostgresSpec, StorageType};
 use crate::pgconf::catalogue::MAJORS;
 use crate::pgconf::{Catalogue, Layers, Problem, Settings, check, provisioned};
 
-use super::children::workload::Workload;
+use super::children::workload::{Workload, WorkloadKind};
 use super::children::{Owner, overlay, pod};
 
 /// More nodes than this were never tried, and every one of them costs the primary a sender.
@@ -62,6 +62,10 @@ pub struct Blueprint {
     pub storage: Option<PersistentVolumeClaimSpec>,
     /// The pods.
     pub template: PodTemplateSpec,
+    /// What kind of object runs them.
+    pub kind: WorkloadKind,
+    /// The policy that places them, where that kind takes one.
+    pub placement: Option<String>,
     /// `spec.podTemplate` names a ServiceAccount of its own.
     pub own_account: bool,
     /// Somebody else makes the auth Secret.
@@ -103,7 +107,7 @@ impl Refusal {
 }
 
 impl Blueprint {
-    /// Resolves the spec of a database that runs as `live`.
+    /// Resolves the spec of a database that runs as `live`, whose nodes are of this kind.
     ///
     /// # Errors
     /// Everything that is wrong with it.
@@ -111,6 +115,7 @@ impl Blueprint {
         postgres: &Postgres,
         options: &Options,
         live: Option<&Workload>,
+        kind: WorkloadKind,
     ) -> Result<Self, Vec<Refusal>> {
         let spec = &postgres.spec;
         let owner = Owner::of(postgres);
@@ -136,6 +141,8 @@ impl Blueprint {
                 nodes: spec.nodes(),
                 storage,
                 template,
+                kind,
+                placement: over.and_then(|over| overlay::placement(over, kind)).map(str::to_owned),
                 own_account: over.is_some_and(|over| over.contains_key("serviceAccountName")),
                 auth_is_foreign: is_foreign(spec),
                 owner,
@@ -165,7 +172,7 @@ pub fn major(spec: &PostgresSpec) -> Result<u32, Refusal> {
 /// A data folder can be read by servers of one major version only: with another one's image the
 /// next pod to be replaced would not start.
 fn other_major(major: u32, options: &Options, live: Option<&Workload>) -> Option<Refusal> {
-    let pod = live?.spec.as_ref()?.template.spec.as_ref()?;
+    let pod = live?.spec()?.template.spec.as_ref()?;
     let server = pod.containers.iter().find(|container| container.name == CONTAINER)?;
     let now = provisioned::major(options.version_of(server.image.as_deref()?)?)?;
     (now != major).then(|| {
@@ -244,9 +251,14 @@ mod tests {
     use super::super::sample::{MINIMAL, postgres};
     use super::*;
 
+    fn of(spec: &str, live: Option<&Workload>) -> Result<Blueprint, Vec<Refusal>> {
+        let kind = WorkloadKind::StatefulSet;
+        Blueprint::of(&postgres(spec), &Options::default(), live, kind)
+    }
+
     fn check(spec: &str, expected: &[&str]) {
-        let refusals =
-            Blueprint::of(&postgres(spec), &Options::default(), None).err().unwrap_or_default();
+        let got = of(spec, None);
+        let refusals = got.err().unwrap_or_default();
         assert_eq!(refusals.len(), expected.len(), "{spec}: {refusals:?}");
         for (refusal, words) in refusals.iter().zip(expected) {
             assert!(refusal.words.contains(words), "{spec}: {refusal:?}");
@@ -270,12 +282,11 @@ mod tests {
 
     #[test]
     fn the_major_version_stays() {
-        let options = Options::default();
-        let made = Blueprint::of(&postgres(MINIMAL), &options, None).unwrap();
+        let made = of(MINIMAL, None).unwrap();
         let live = super::super::children::workload::workload(&made, 3, None);
         let other = |version: &str| {
             let spec = MINIMAL.replace("'15'", version);
-            Blueprint::of(&postgres(&spec), &options, Some(&live)).err().map(|r| r[0].words.clone())
+            of(&spec, Some(&live)).err().map(|r| r[0].words.clone())
         };
         assert_eq!(other("'15.18'"), None);
         assert!(other("'16'").unwrap().contains("the data is of PostgreSQL 15"));

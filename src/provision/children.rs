@@ -41,7 +41,7 @@ pub struct Owner {
 
 /// The children that are applied whenever they are not as they should be. Secrets are not among
 /// them: those are made once.
-#[derive(Clone, Debug, PartialEq)]
+#[derive(Clone, Debug)]
 pub struct Children {
     /// Identity of the pods; `None`: the owner names one.
     pub account: Option<ServiceAccount>,

@@ -110,7 +110,8 @@ mod tests {
     fn check(policy: &str, nodes: Option<i32>, pods: &[&str], claims: &[&str], expected: &str) {
         let mut postgres = postgres(MINIMAL);
         postgres.spec.deletion_policy = serde_yaml::from_str(policy).unwrap();
-        let blueprint = Blueprint::of(&postgres, &Options::default(), None).unwrap();
+        let kind = workload::WorkloadKind::StatefulSet;
+        let blueprint = Blueprint::of(&postgres, &Options::default(), None, kind).unwrap();
         let workload = nodes.map(|nodes| workload::workload(&blueprint, nodes, None));
         let pods: Vec<String> = pods.iter().map(|pod| (*pod).to_owned()).collect();
         // `data-orders-0 (going)`

@@ -32,7 +32,7 @@ pub mod wanted;
 pub use blueprint::Options;
 pub use reconcile::run;
 
-use children::workload::Workload;
+use observe::workloads::Workloads;
 
 /// Selects what belongs to any `Postgres`: for the watches of children and pods.
 pub const SELECTOR: &str = "app.kubernetes.io/name=postgreses.kubedb.com";
@@ -60,7 +60,7 @@ pub struct Context {
 /// The children that are watched. Secrets are not: they are read when they are needed.
 pub struct Stores {
     /// What runs the nodes.
-    pub workloads: Arc<Watched<Workload>>,
+    pub workloads: Workloads,
     /// Services.
     pub services: Arc<Watched<Service>>,
     /// ServiceAccounts.
@@ -70,10 +70,10 @@ pub struct Stores {
 }
 
 impl Stores {
-    /// Begins to watch.
-    pub fn start(cluster: &Cluster) -> Self {
+    /// Begins to watch, as soon as the API server says what it serves.
+    pub async fn start(cluster: &Cluster) -> Self {
         Self {
-            workloads: Watched::start(cluster, Some(SELECTOR)),
+            workloads: Workloads::start(cluster).await,
             services: Watched::start(cluster, Some(SELECTOR)),
             accounts: Watched::start(cluster, Some(SELECTOR)),
             budgets: Watched::start(cluster, Some(SELECTOR)),
@@ -82,15 +82,15 @@ impl Stores {
 }
 
 impl Context {
-    /// A context around watches that others may use too.
-    pub fn new(
+    /// A context around watches that others may use too; waits for an API server that is away.
+    pub async fn new(
         cluster: Cluster,
         postgreses: Arc<Watched<Postgres>>,
         pods: Arc<Watched<Pod>>,
         leadership: Leadership,
         options: Options,
     ) -> Self {
-        let stores = Stores::start(&cluster);
+        let stores = Stores::start(&cluster).await;
         let (clock, memory) = (Timestamp::now as fn() -> Timestamp, Default::default());
         Self { cluster, postgreses, pods, stores, leadership, clock, options, memory }
     }

@@ -22,12 +22,13 @@ use super::Context;
 use super::blueprint::MAX_NODES;
 use super::children::Owner;
 use super::children::certificates::{CA_CERTIFICATE, CERTIFICATE, KEY, text};
-use super::children::workload::{self, Workload};
+use super::children::workload::{self, Workload, WorkloadKind};
 use super::deletion::{DataClaim, Remains};
 use super::members::{Member, Node, ordinal_of};
 use super::wanted::{Ground, Secrets};
 
 pub mod memory;
+pub mod workloads;
 
 /// How long an instance may take to say what it knows: it answers in milliseconds, and every pass
 /// waits for the slowest.
@@ -52,7 +53,9 @@ pub struct Seen {
     /// How many nodes may be drained.
     pub budget: Option<Arc<PodDisruptionBudget>>,
     /// The nodes' workload.
-    pub workload: Option<Arc<Workload>>,
+    pub workload: Option<Workload>,
+    /// The kind that it is of, or is to be.
+    pub kind: WorkloadKind,
     /// The Secrets.
     pub secrets: Arc<Secrets>,
     /// The nodes.
@@ -68,7 +71,8 @@ impl Seen {
     pub fn ground(&self) -> Ground<'_> {
         Ground {
             secrets: &self.secrets,
-            workload: self.workload.as_deref(),
+            workload: self.workload.as_ref(),
+            kind: self.kind,
             primary: self.primary.as_deref(),
             members: &self.members,
             claims: self.claims.as_deref(),
@@ -79,7 +83,7 @@ impl Seen {
     /// What a deletion has still to do away with.
     pub fn remains<'a>(&'a self, pods: &'a [String]) -> Remains<'a> {
         let claims = self.claims.as_deref().unwrap_or_default();
-        Remains { workload: self.workload.as_deref(), pods, claims }
+        Remains { workload: self.workload.as_ref(), pods, claims }
     }
 
     /// Names of the pods that are there.
@@ -100,7 +104,7 @@ pub async fn children(postgres: &Postgres, cx: &Context) -> Result<Seen, cluster
     let names = &owner.names;
     let workload = cx.stores.workloads.get(namespace, &names.database);
     let wanted = postgres.spec.nodes();
-    let present = workload.as_deref().map_or(0, workload::nodes);
+    let present = workload.as_ref().map_or(0, workload::nodes);
     let mut members = nodes(&owner, wanted, present, cx);
     ask(&mut members, &owner, &secrets, cx).await;
     let empty = members.iter().all(|member| member.node == Node::Empty);
@@ -117,6 +121,7 @@ pub async fn children(postgres: &Postgres, cx: &Context) -> Result<Seen, cluster
         standbys: cx.stores.services.get(namespace, &names.standby_service),
         pods: cx.stores.services.get(namespace, &names.pods_service),
         budget: cx.stores.budgets.get(namespace, &names.database),
+        kind: WorkloadKind::of(workload.as_ref(), cx.stores.workloads.served()),
         workload,
         secrets,
         members,

@@ -8,7 +8,7 @@ use std::sync::Arc;
 use std::time::Duration;
 
 use futures::StreamExt;
-use futures::stream::select_all;
+use futures::stream::{BoxStream, select_all};
 use kube::ResourceExt;
 use kube::runtime::Controller;
 use kube::runtime::controller::{Action, Config};
@@ -21,8 +21,8 @@ use crate::api::Postgres;
 use crate::api::conditions;
 use crate::api::names::labels;
 use crate::api::postgres::condition;
-use crate::cluster::Retry;
 use crate::cluster::client::Kind;
+use crate::cluster::{Retry, Watched};
 
 use super::act::Error;
 use super::deletion::Removal;
@@ -167,16 +167,17 @@ fn again(postgres: Arc<Postgres>, error: &Error, cx: Arc<Context>) -> Action {
 pub async fn run(cx: Arc<Context>, shutdown: CancellationToken) -> Result<(), Error> {
     cx.ready().await;
     let stores = &cx.stores;
-    let touched = select_all([
-        cx.pods.changes().filter_map(|pod| async move { owner(pod.as_ref()) }).boxed(),
-        stores.workloads.changes().filter_map(|o| async move { owner(o.as_ref()) }).boxed(),
-        stores.services.changes().filter_map(|o| async move { owner(o.as_ref()) }).boxed(),
-        stores.accounts.changes().filter_map(|o| async move { owner(o.as_ref()) }).boxed(),
-        stores.budgets.changes().filter_map(|o| async move { owner(o.as_ref()) }).boxed(),
-    ]);
+    let mut touched = vec![
+        owners(&cx.pods),
+        owners(&stores.workloads.stateful_sets),
+        owners(&stores.services),
+        owners(&stores.accounts),
+        owners(&stores.budgets),
+    ];
+    touched.extend(stores.workloads.pet_sets.as_deref().map(owners));
     Controller::for_stream(cx.postgreses.objects(), cx.postgreses.store())
         .with_config(Config::default().concurrency(CONCURRENCY))
-        .reconcile_on(touched)
+        .reconcile_on(select_all(touched))
         .graceful_shutdown_on(shutdown.cancelled_owned())
         .run(spanned, again, cx.clone())
         .for_each(|pass| async move {
@@ -215,6 +216,11 @@ async fn spanned(postgres: Arc<Postgres>, cx: Arc<Context>) -> Result<Action, Er
 /// Whether somebody else only wrote first: the next pass reads what they wrote.
 fn patience_is_enough(error: &Error) -> bool {
     matches!(error, Error::Cluster(error) if error.is_conflict())
+}
+
+/// The databases whose objects of one kind are touched.
+fn owners<K: Kind>(watched: &Watched<K>) -> BoxStream<'static, ObjectRef<Postgres>> {
+    watched.changes().filter_map(|object| async move { owner(object.as_ref()) }).boxed()
 }
 
 /// The database that an object belongs to, by its label.

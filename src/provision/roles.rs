@@ -248,7 +248,7 @@ fn labels(members: &[Member], primary: Option<&str>) -> BTreeMap<String, Option<
     labels
 }
 
-/// How many nodes the StatefulSet may have now.
+/// How many nodes the workload may have now.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub struct Size {
     /// The number.

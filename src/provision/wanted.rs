@@ -14,7 +14,7 @@ use crate::pgconf::{Settings, provisioned};
 
 use super::blueprint::{self, Blueprint, Configuration, Options, Refusal};
 use super::children::certificates::{self, Due};
-use super::children::workload::{self, Workload};
+use super::children::workload::{self, Workload, WorkloadKind};
 use super::children::{Children, Owner, auth_secret, operator_config, overlay, services};
 use super::deletion::DataClaim;
 use super::members::{Member, Node, ordinal_of};
@@ -50,6 +50,8 @@ pub struct Ground<'a> {
     pub secrets: &'a Secrets,
     /// The workload.
     pub workload: Option<&'a Workload>,
+    /// The kind that the workload is of, or is to be.
+    pub kind: WorkloadKind,
     /// The primary's Service.
     pub primary: Option<&'a Service>,
     /// The nodes.
@@ -114,20 +116,20 @@ pub fn wanted(
     roles: &Roles,
     options: &Options,
 ) -> Wanted {
-    let Ground { secrets, members, now, .. } = *ground;
+    let Ground { secrets, members, now, kind, .. } = *ground;
     let live = ground.workload;
     let owner = Owner::of(postgres);
     let paused = conditions::is_true(postgres.conditions(), condition::PAUSED);
     let size = roles::size(postgres.spec.nodes(), live.map(workload::nodes), members, roles);
     let mut refusals = Vec::new();
     let blueprint =
-        Blueprint::of(postgres, options, live).map_err(|wrong| refusals.extend(wrong)).ok();
+        Blueprint::of(postgres, options, live, kind).map_err(|wrong| refusals.extend(wrong)).ok();
     let make_auth = auth(postgres, ground, blueprint.as_ref(), &mut refusals);
     let make_configuration = match (&secrets.operator_config, &blueprint) {
         (None, Some(_)) => configuration(postgres, secrets, &mut refusals),
         (Some(_), _) | (None, None) => None,
     };
-    let unacted = unacted(postgres, blueprint.as_ref(), live);
+    let unacted = unacted(postgres, blueprint.as_ref(), ground);
     let blueprint = blueprint.filter(|_| refusals.is_empty() && !paused);
     let children = blueprint.map(|blueprint| Children::of(&blueprint, size.nodes, live));
     Wanted {
@@ -221,11 +223,7 @@ fn pending(spec: &PostgresSpec, secrets: &Secrets) -> Vec<String> {
 }
 
 /// Fields that nothing acts on, sorted.
-fn unacted(
-    postgres: &Postgres,
-    blueprint: Option<&Blueprint>,
-    live: Option<&Workload>,
-) -> Vec<String> {
+fn unacted(postgres: &Postgres, blueprint: Option<&Blueprint>, ground: &Ground<'_>) -> Vec<String> {
     let spec = &postgres.spec;
     // Of the health checker the period is acted on.
     let mut fields: Vec<String> =
@@ -235,8 +233,8 @@ fn unacted(
     let others = others.filter(|key| *key != "periodSeconds");
     fields.extend(others.map(|key| format!("healthChecker.{key}")));
     let over = spec.pod_template.as_ref().and_then(|template| template.spec.as_ref());
-    fields.extend(over.map(overlay::unused).unwrap_or_default());
-    if let (Some(blueprint), Some(live)) = (blueprint, live)
+    fields.extend(over.map(|over| overlay::unused(over, ground.kind)).unwrap_or_default());
+    if let (Some(blueprint), Some(live)) = (blueprint, ground.workload)
         && workload::other_storage(blueprint, live)
     {
         fields.push("storage (volumes stay as they were made)".to_owned());
@@ -271,6 +269,7 @@ mod tests {
         let ground = Ground {
             secrets,
             workload: None,
+            kind: WorkloadKind::StatefulSet,
             primary: None,
             members: &[],
             claims: Some(&claims),

@@ -22,7 +22,7 @@ use super::endpoint;
 use super::node::Options as NodeOptions;
 use super::node::agent::Agent;
 use super::scratch_repository;
-use super::workload::Workload;
+use super::workload::{Workload, pet_set};
 use crate::api::config_repository::ConfigRepository;
 
 /// Namespace that exists unless the sandbox is to be empty.
@@ -62,6 +62,8 @@ pub struct Options {
     pub executable: PathBuf,
     /// How long a changed Secret or ConfigMap takes to reach a volume.
     pub volume_delay: Duration,
+    /// Serve KubeDB's PetSets and run their pods. A folder whose sandbox once did goes on doing so.
+    pub pet_sets: bool,
 }
 
 impl Options {
@@ -79,6 +81,7 @@ impl Options {
             user: None,
             executable: std::env::current_exe().context("finding our own executable")?,
             volume_delay: Duration::ZERO,
+            pet_sets: false,
         })
     }
 }
@@ -109,8 +112,12 @@ impl Sandbox {
         closed_folder(&logs)?;
         let server = endpoint::serve(&directory, &logs).await?;
         let client = server.client()?;
-        define(&client).await?;
-        let workload = Workload::start(client.clone());
+        let mut definitions = crate::api::crds();
+        if options.pet_sets {
+            definitions.push(pet_set::definition()?);
+        }
+        define(&client, &definitions).await?;
+        let workload = Workload::start(client.clone()).await?;
         let agent =
             match Agent::start(client.clone(), node_options(&options, &directory, &logs)).await {
                 Ok(agent) => agent,
@@ -266,14 +273,14 @@ fn node_options(options: &Options, directory: &Path, logs: &Path) -> NodeOptions
     }
 }
 
-/// Applies our definitions and waits until they are served.
+/// Installs definitions and waits until they are served.
 ///
 /// # Errors
 /// The API server's refusal, or a definition that is not served in time.
-pub async fn define(client: &Client) -> Result<()> {
+pub async fn define(client: &Client, wanted: &[CustomResourceDefinition]) -> Result<()> {
     let definitions: Api<CustomResourceDefinition> = Api::all(client.clone());
     let parameters = PostParams { field_manager: Some(OWNER.to_owned()), ..Default::default() };
-    for mut definition in crate::api::crds() {
+    for mut definition in wanted.iter().cloned() {
         let name = definition.name_any();
         let found = within("looking for a definition", definitions.get_opt(&name)).await?;
         let result = match found {
@@ -281,17 +288,17 @@ pub async fn define(client: &Client) -> Result<()> {
             Some(found) => {
                 definition.metadata.resource_version = found.metadata.resource_version;
                 let call = definitions.replace(&name, &parameters, &definition);
-                within("defining our kinds", call).await
+                within("defining a kind", call).await
             }
             None => {
                 let call = definitions.create(&parameters, &definition);
-                within("defining our kinds", call).await
+                within("defining a kind", call).await
             }
         };
         result.context(name)?;
     }
     let deadline = tokio::time::Instant::now() + ESTABLISHED;
-    for definition in crate::api::crds() {
+    for definition in wanted {
         let name = definition.name_any();
         loop {
             let found = within("reading a definition", definitions.get(&name)).await?;

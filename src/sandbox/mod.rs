@@ -5,7 +5,7 @@
 //! |---|---|
 //! | `cluster.rs` | the whole: starts and stops all of the below |
 //! | `store/`, `api_server/`, `endpoint.rs` | objects; the HTTP API; where it is found |
-//! | `workload/` | StatefulSets, and volumes for claims |
+//! | `workload/` | StatefulSets, PetSets if it is to serve them, and volumes for claims |
 //! | `node/` | runs pods as local processes |
 //! | `log_file.rs`, `tls_listener.rs` | what both of their servers need |
 //! | `scratch_repository.rs` | a repository to push to |

@@ -165,7 +165,7 @@ impl Fleet {
     }
 
     async fn fill(&self, databases: usize) -> anyhow::Result<()> {
-        define(&self.client).await?;
+        define(&self.client, &pgitops::api::crds()).await?;
         let namespace: Namespace =
             serde_json::from_value(json!({"metadata": {"name": NAMESPACE}}))?;
         Api::all(self.client.clone()).create(&PostParams::default(), &namespace).await?;

@@ -4,14 +4,15 @@ use std::collections::BTreeMap;
 use std::sync::Arc;
 use std::time::{Duration, Instant};
 
-use k8s_openapi::api::core::v1::Secret;
+use k8s_openapi::api::apps::v1::StatefulSet;
+use k8s_openapi::api::core::v1::{Pod, Secret};
 use k8s_openapi::jiff::Timestamp;
-use kube::Api;
-use kube::api::DeleteParams;
+use kube::api::{DeleteParams, Patch, PatchParams};
+use kube::{Api, ResourceExt as _};
 use pgitops::api::conditions;
 use pgitops::api::ops_request::{OpsPhase, ProofReport};
 use pgitops::api::postgres::Phase;
-use pgitops::api::{Postgres, PostgresOpsRequest};
+use pgitops::api::{PetSet, Postgres, PostgresOpsRequest};
 use pgitops::cluster::{Cluster, Leadership, Watched};
 use pgitops::ops::status::{self, Pause};
 use pgitops::provision::SELECTOR;
@@ -51,8 +52,9 @@ impl Loops {
         );
         let shutdown = CancellationToken::new();
         let stop = shutdown.clone();
-        let provision =
-            tokio::spawn(async move { provision::run(Arc::new(context), stop).await.unwrap() });
+        let provision = tokio::spawn(async move {
+            provision::run(Arc::new(context.await), stop).await.unwrap();
+        });
         Self { cluster, postgreses, requests, shutdown, provision }
     }
 
@@ -133,6 +135,12 @@ impl Orders<'_> {
 
     async fn get(&self) -> Postgres {
         Api::namespaced(self.0.client(), "demo").get("orders").await.unwrap()
+    }
+
+    async fn change(&self, patch: Value) {
+        let api = Api::<Postgres>::namespaced(self.0.client(), "demo");
+        let parameters = PatchParams::default();
+        api.patch("orders", &parameters, &Patch::Merge(patch)).await.unwrap();
     }
 
     fn requests(&self) -> Api<PostgresOpsRequest> {
@@ -365,6 +373,58 @@ async fn what_is_killed_is_finished_and_what_is_deleted_is_undone() {
     assert_eq!(orders.show("max_connections").await, ["130"; 3]);
     assert_eq!(status::paused(&orders.get().await), Pause::Not);
     assert!(!orders.get().await.spec.inline().contains("90"));
+
+    drop(running);
+    loops.stop().await;
+    world.stop().await;
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn a_pet_set_runs_the_nodes_where_the_cluster_serves_it() {
+    let world = World::start_with(|options| options.pet_sets = true).await;
+    let loops = Loops::start(&world);
+    let running = loops.ops(1);
+    let orders = Orders(&world);
+    orders.create(3, json!({})).await;
+    let pet_sets = Api::<PetSet>::namespaced(world.client(), "demo");
+    let stateful_sets = Api::<StatefulSet>::namespaced(world.client(), "demo");
+    let set = pet_sets.get("orders").await.unwrap();
+    assert_eq!(set.spec.set.pod_management_policy.as_deref(), Some("Parallel"));
+    assert_eq!(set.spec.set.update_strategy.unwrap().type_.as_deref(), Some("OnDelete"));
+    assert_eq!(set.spec.set.revision_history_limit, Some(10), "the default of KubeDB's webhook");
+    let all = Default::default();
+    assert!(stateful_sets.list(&all).await.unwrap().items.is_empty());
+    let before = world.pods().list(&all).await.unwrap().items;
+    for pod in &before {
+        assert_eq!(pod.owner_references()[0].kind, "PetSet");
+    }
+
+    // A policy for the pods is handed on, and no longer a field that nothing acts on.
+    let policy = json!({"podPlacementPolicy": {"name": "default"}});
+    orders.change(json!({"spec": {"podTemplate": {"spec": policy}}})).await;
+    until("the policy is handed on", || async {
+        let policy = pet_sets.get("orders").await.unwrap().spec.pod_placement_policy;
+        let named = policy.is_some_and(|policy| policy.name == "default");
+        let told = orders.get().await.conditions().iter().any(|c| c.type_ == "FieldsNotActedOn");
+        if named && !told { Ok(()) } else { Err(format!("named {named}, told {told}")) }
+    })
+    .await;
+
+    let raised = orders.reconfigure("raise", apply("max_connections=130")).await.successful();
+    assert_eq!(orders.show("max_connections").await, ["130"; 3]);
+    assert_eq!((raised.report.proven, raised.order().len()), (3, 3));
+    let after = world.pods().list(&all).await.unwrap().items;
+    let uids = |pods: &[Pod]| pods.iter().map(|pod| pod.uid()).collect::<Vec<_>>();
+    assert_eq!(uids(&before), uids(&after), "no pod was replaced");
+
+    // Fewer nodes, and none.
+    orders.change(json!({"spec": {"replicas": 1}})).await;
+    world.kubectl(&["wait", "--for=delete", "pod/orders-1", "pod/orders-2", "--timeout=60s"]);
+    world.kubectl(&["delete", "postgres", "orders", "--timeout=60s"]);
+    assert!(pet_sets.list(&all).await.unwrap().items.is_empty());
+    assert!(world.pods().list(&all).await.unwrap().items.is_empty());
+    let left = world.kubectl(&["get", "controllerrevisions,pvc,statefulsets", "-o", "name"]);
+    assert_eq!(left, "");
 
     drop(running);
     loops.stop().await;

@@ -33,7 +33,7 @@ impl Provisioner {
         let context = Context::new(cluster, postgreses, pods, leadership, options);
         let shutdown = CancellationToken::new();
         let stop = shutdown.clone();
-        let task = tokio::spawn(async move { run(Arc::new(context), stop).await.unwrap() });
+        let task = tokio::spawn(async move { run(Arc::new(context.await), stop).await.unwrap() });
         Self { shutdown, task }
     }
 
@@ -316,6 +316,55 @@ async fn a_version_that_is_not_there_is_said_in_the_nodes_words() {
     let events = world.kubectl(&["get", "events", "-o", "yaml"]);
     assert!(events.contains("ImageMissing"), "{events}");
     orders.gone().await;
+    provisioner.stop().await;
+    world.stop().await;
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn a_database_keeps_its_kind_of_workload() {
+    let kinds = |world: &World| {
+        let names = world.kubectl(&["get", "statefulsets,petsets", "-o", "name"]);
+        names.lines().map(str::to_owned).collect::<Vec<_>>()
+    };
+    // Before there are PetSets: nobody asks for them.
+    let world = World::start().await;
+    let provisioner = Provisioner::start(&world, Leadership::fixed(1));
+    world.apply(&minimal(1));
+    Orders(&world).ready().await;
+    Orders(&world).ask("orders-0", "create table t as select 42 as n").await.unwrap();
+    let asked = world.sandbox.accesses().into_iter().find(|access| access.plural == "petsets");
+    assert_eq!(asked, None);
+    provisioner.stop().await;
+
+    // There are now: a new database gets one, the old one stays what it is.
+    let folder = world.stop().await;
+    let world = World::start_in(folder, |options| options.pet_sets = true).await;
+    let provisioner = Provisioner::start(&world, Leadership::fixed(2));
+    let mut other = minimal(1);
+    other["metadata"]["name"] = json!("billing");
+    world.apply(&other);
+    world.kubectl(&["wait", "postgres/billing", "--for=condition=Ready", "--timeout=60s"]);
+    Orders(&world).ready().await;
+    Orders(&world).shows("orders-0", "select n from t", "42").await;
+    let both = ["statefulset.apps/orders", "petset.apps.k8s.appscode.com/billing"];
+    assert_eq!(kinds(&world), both);
+    provisioner.stop().await;
+
+    // A folder that served them goes on. The workload goes with its definition, the data does not:
+    // the database is taken up again with what is served then.
+    let folder = world.stop().await;
+    let world = World::start_in(folder, |_| {}).await;
+    world.ready("billing-0").await;
+    assert_eq!(kinds(&world), both);
+    world.kubectl(&["delete", "crd", "petsets.apps.k8s.appscode.com"]);
+    world.kubectl(&["wait", "--for=delete", "pod/billing-0", "--timeout=60s"]);
+    let provisioner = Provisioner::start(&world, Leadership::fixed(3));
+    let made = || async {
+        let names = world.kubectl(&["get", "statefulsets", "-o", "name"]);
+        if names.contains("/billing") { Ok(()) } else { Err(names) }
+    };
+    until("billing has a StatefulSet", made).await;
+    world.ready("billing-0").await;
     provisioner.stop().await;
     world.stop().await;
 }

@@ -119,6 +119,38 @@ async fn a_set_comes_up_and_a_deleted_pod_returns_with_its_name_volume_and_addre
 }
 
 #[tokio::test(flavor = "multi_thread")]
+async fn a_pet_set_runs_as_a_stateful_set_does() {
+    let world = World::start_with(|options| options.pet_sets = true).await;
+    let mut object = set(2, &format!("echo $HOSTNAME >> /data/starts; {WAIT}"), json!({}));
+    object["apiVersion"] = json!("apps.k8s.appscode.com/v1");
+    object["kind"] = json!("PetSet");
+    object["spec"]["podPlacementPolicy"] = json!({"name": "default"});
+    world.apply(&object);
+    let first = world.ready("app-0").await;
+    world.ready("app-1").await;
+    world.kubectl(&["delete", "pod", "app-0"]);
+    let again = world.ready("app-0").await;
+    assert_ne!(again.uid(), first.uid());
+    assert_eq!(address(&again), address(&first));
+    let counted = || async {
+        let status = world.kubectl(&["get", "petset", "app", "-o", "jsonpath={.status}"]);
+        let status: Value = serde_json::from_str(&status).unwrap();
+        if status["readyReplicas"] == 2 { Ok(()) } else { Err(status.to_string()) }
+    };
+    until("both are counted", counted).await;
+    world.kubectl(&["scale", "petset/app", "--replicas=1"]);
+    world.kubectl(&["wait", "--for=delete", "pod/app-1", "--timeout=60s"]);
+
+    // What no PetSet has is refused like everywhere.
+    object["spec"]["replicaz"] = json!(1);
+    let refused = world.try_kubectl(&["apply", "-f", "-"], Some(&object)).unwrap_err();
+    assert!(refused.contains("unknown field \"spec.replicaz\""), "{refused}");
+    world.kubectl(&["delete", "petset", "app", "--wait=false"]);
+    world.kubectl(&["wait", "--for=delete", "pod/app-0", "--timeout=60s"]);
+    world.stop().await;
+}
+
+#[tokio::test(flavor = "multi_thread")]
 async fn an_ordered_set_goes_one_by_one_and_rolls_an_update() {
     let world = World::start().await;
     let mut object = set(2, &format!("echo one; {WAIT}"), json!({}));

@@ -11,6 +11,8 @@ use serde_json::{Map, Value};
 
 use crate::api::names::CONTAINER;
 
+use super::workload::WorkloadKind;
+
 /// Volumes of ours (KubeDB's reserved names and our own).
 const VOLUMES: [&str; 11] = [
     "initial-script",
@@ -70,12 +72,15 @@ const OURS: [&str; 9] = [
     "workingDir",
 ];
 
+/// KubeDB's name of the policy that places pods: a field of the PetSet, of no pod.
+const PLACEMENT: &str = "podPlacementPolicy";
+
 /// Fields of the pod that are ours alone, or that are KubeDB's and no Kubernetes knows.
 const POD: [&str; 7] = [
     "args",
     "automountServiceAccountToken",
     "hostname",
-    "podPlacementPolicy",
+    PLACEMENT,
     "restartPolicy",
     "setHostnameAsFQDN",
     "subdomain",
@@ -179,11 +184,21 @@ fn used_container(container: &Value) -> Value {
     container
 }
 
+/// Name of the policy that places the pods, where their workload takes one.
+pub fn placement(spec: &BTreeMap<String, Value>, kind: WorkloadKind) -> Option<&str> {
+    let policy = match kind {
+        WorkloadKind::StatefulSet => None,
+        WorkloadKind::PetSet => spec.get(PLACEMENT),
+    };
+    policy.map(name).filter(|name| !name.is_empty())
+}
+
 /// Fields that are accepted and not used, as paths below `spec`.
-pub fn unused(spec: &BTreeMap<String, Value>) -> Vec<String> {
+pub fn unused(spec: &BTreeMap<String, Value>, kind: WorkloadKind) -> Vec<String> {
     let at = |path: &str| format!("podTemplate.spec.{path}");
-    let mut paths: Vec<String> =
-        spec.keys().filter(|key| POD.contains(&key.as_str())).map(|key| at(key)).collect();
+    let placed = placement(spec, kind).is_some();
+    let is_unused = |key: &&String| POD.contains(&key.as_str()) && !(placed && *key == PLACEMENT);
+    let mut paths: Vec<String> = spec.keys().filter(is_unused).map(|key| at(key)).collect();
     for list in ["containers", "initContainers"] {
         for container in spec.get(list).into_iter().flat_map(elements) {
             let name = name(container);
@@ -301,7 +316,10 @@ mod tests {
             "podTemplate.spec.containers[postgres].image",
             "podTemplate.spec.containers[pg-coordinator]",
         ];
-        assert_eq!(unused(&spec), expected);
+        assert_eq!(unused(&spec, WorkloadKind::StatefulSet), expected);
+        assert_eq!(unused(&spec, WorkloadKind::PetSet), expected[1..]);
+        assert_eq!(placement(&spec, WorkloadKind::StatefulSet), None);
+        assert_eq!(placement(&spec, WorkloadKind::PetSet), Some("default"));
         let used = used(&spec);
         assert_eq!(used, json!({"containers": [{"name": "postgres", "resources": {}}]}));
     }

@@ -1,16 +1,20 @@
-//! The workload controllers of a small Kubernetes: StatefulSets and the volumes they claim.
+//! The workload controllers of a small Kubernetes: StatefulSets, PetSets where they are served, and
+//! the volumes they claim.
 //!
-//! Clients of any API server, like the real ones. `stateful_set` decides (pure) and this file
-//! carries out; `claims` binds volumes. Leaves running pods to the node.
+//! Clients of any API server, like the real ones. `set` is what both kinds are, `stateful_set`
+//! decides (pure) and this file carries out; `pet_set` defines KubeDB's kind, `claims` binds
+//! volumes. Leaves running pods to the node.
 
 mod claims;
+pub mod pet_set;
+mod set;
 mod stateful_set;
 
 use std::collections::BTreeMap;
 use std::sync::Arc;
 use std::time::Duration;
 
-use anyhow::Result;
+use anyhow::{Context as _, Result};
 use futures::StreamExt as _;
 use jiff::Timestamp;
 use k8s_openapi::api::apps::v1::{ControllerRevision, StatefulSet};
@@ -23,6 +27,9 @@ use serde_json::json;
 use tokio::task::JoinHandle;
 use tokio_util::sync::CancellationToken;
 
+use crate::api::PetSet;
+use crate::cluster::Cluster;
+use set::Kind;
 use stateful_set::{Action, Observed};
 
 /// Deadline of one call.
@@ -38,12 +45,22 @@ pub struct Workload {
 }
 
 impl Workload {
-    /// Starts the controllers.
-    pub fn start(client: Client) -> Self {
+    /// Starts the controllers of all kinds that the API server serves now.
+    ///
+    /// # Errors
+    /// The API server does not say what it serves.
+    pub async fn start(client: Client) -> Result<Self> {
+        let pet_sets = Cluster::new(client.clone()).serves::<PetSet>().await;
+        let pet_sets = pet_sets.context("looking for workloads")?;
         let cancel = CancellationToken::new();
-        let sets = tokio::spawn(run(client.clone(), cancel.clone()));
-        let claims = tokio::spawn(claims::run(client, cancel.clone()));
-        Self { cancel, tasks: vec![sets, claims] }
+        let mut tasks = vec![
+            tokio::spawn(run::<StatefulSet>(client.clone(), cancel.clone())),
+            tokio::spawn(claims::run(client.clone(), cancel.clone())),
+        ];
+        if pet_sets {
+            tasks.push(tokio::spawn(run::<PetSet>(client, cancel.clone())));
+        }
+        Ok(Self { cancel, tasks })
     }
 
     /// Starts only what binds claims: beside a controller manager, which has no storage to give.
@@ -69,15 +86,15 @@ impl Workload {
 #[error("{0:#}")]
 struct Failed(anyhow::Error);
 
-async fn run(client: Client, cancel: CancellationToken) {
-    let sets = Api::<StatefulSet>::all(client.clone());
+async fn run<K: Kind>(client: Client, cancel: CancellationToken) {
+    let sets = Api::<K>::all(client.clone());
     let controller = Controller::new(sets, watcher::Config::default())
         .owns(Api::<Pod>::all(client.clone()), watcher::Config::default())
         .graceful_shutdown_on(async move { cancel.cancelled().await });
     let stream = controller.run(
         |set, client| async move { reconcile(set, client).await.map_err(Failed) },
         |set, error, _| {
-            tracing::debug!(statefulset = set.name_any(), "{error}");
+            tracing::debug!(kind = %K::kind(&()), set = set.name_any(), "{error}");
             Requeue::requeue(AGAIN)
         },
         Arc::new(client),
@@ -85,19 +102,19 @@ async fn run(client: Client, cancel: CancellationToken) {
     stream.for_each(|_| std::future::ready(())).await;
 }
 
-async fn reconcile(set: Arc<StatefulSet>, client: Arc<Client>) -> Result<Requeue> {
+async fn reconcile<K: Kind>(set: Arc<K>, client: Arc<Client>) -> Result<Requeue> {
     let Some(namespace) = set.namespace() else { return Ok(Requeue::await_change()) };
-    if set.metadata.deletion_timestamp.is_some() {
+    if set.meta().deletion_timestamp.is_some() {
         return Ok(Requeue::await_change());
     }
-    let seen = observe(&set, &client, &namespace).await?;
+    let seen = observe(&*set, &client, &namespace).await?;
     let decision = stateful_set::decide(&seen, Timestamp::now());
     for action in &decision.actions {
         act(action, &client, &namespace).await?;
     }
     if seen.set.status.as_ref() != Some(&decision.status) {
-        let sets: Api<StatefulSet> = Api::namespaced((*client).clone(), &namespace);
-        let metadata = json!({"uid": set.metadata.uid});
+        let sets: Api<K> = Api::namespaced((*client).clone(), &namespace);
+        let metadata = json!({"uid": set.meta().uid});
         let change = json!({"metadata": metadata, "status": decision.status});
         let (parameters, patch) = (PatchParams::default(), Patch::Merge(&change));
         within(sets.patch_status(&set.name_any(), &parameters, &patch)).await?;
@@ -110,13 +127,13 @@ async fn within<T>(call: impl Future<Output = Result<T, kube::Error>>) -> Result
 }
 
 /// Reads the set anew (the watch may be behind what was just written) and what belongs to it.
-async fn observe(set: &StatefulSet, client: &Client, namespace: &str) -> Result<Observed> {
-    let sets: Api<StatefulSet> = Api::namespaced(client.clone(), namespace);
+async fn observe<K: Kind>(set: &K, client: &Client, namespace: &str) -> Result<Observed> {
+    let sets: Api<K> = Api::namespaced(client.clone(), namespace);
     let pods: Api<Pod> = Api::namespaced(client.clone(), namespace);
     let claims: Api<PersistentVolumeClaim> = Api::namespaced(client.clone(), namespace);
     let revisions: Api<ControllerRevision> = Api::namespaced(client.clone(), namespace);
     let everything = ListParams::default();
-    let set = within(sets.get(&set.name_any())).await?;
+    let set = within(sets.get(&set.name_any())).await?.into_set();
     let ours = |owners: &[k8s_openapi::apimachinery::pkg::apis::meta::v1::OwnerReference]| {
         owners
             .iter()

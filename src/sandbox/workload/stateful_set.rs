@@ -1,4 +1,4 @@
-//! What a StatefulSet needs next.
+//! What a StatefulSet needs next, and a PetSet, which follows the same rules.
 //!
 //! Pure: the set, its pods, claims and revisions in; creations, deletions and the new status out,
 //! by the rules of the real controller for Parallel and OrderedReady, OnDelete and RollingUpdate
@@ -10,14 +10,13 @@ use std::collections::BTreeMap;
 use std::time::Duration;
 
 use jiff::Timestamp;
-use k8s_openapi::api::apps::v1::{
-    ControllerRevision, StatefulSet, StatefulSetSpec, StatefulSetStatus,
-};
+use k8s_openapi::api::apps::v1::{ControllerRevision, StatefulSetSpec, StatefulSetStatus};
 use k8s_openapi::api::core::v1::{PersistentVolumeClaim, Pod};
 use k8s_openapi::apimachinery::pkg::apis::meta::v1::OwnerReference;
-use kube::{Resource as _, ResourceExt as _};
+use kube::ResourceExt as _;
 use serde_json::{Value, json};
 
+use super::set::Set;
 use revision::{current_revision, revision, revision_name, revision_of};
 
 /// Label with the name of the revision that a pod was made from.
@@ -29,7 +28,7 @@ const CLAIM_AGAIN: Duration = Duration::from_millis(500);
 /// What is there.
 pub struct Observed {
     /// The set.
-    pub set: StatefulSet,
+    pub set: Set,
     /// All pods of its namespace, by name.
     pub pods: BTreeMap<String, Pod>,
     /// All claims of its namespace: name, and whether it is on its way out.
@@ -75,24 +74,23 @@ struct Slot<'a> {
 
 /// Decides the next actions.
 pub fn decide(seen: &Observed, now: Timestamp) -> Decision {
-    let default = StatefulSetSpec::default();
-    let spec = seen.set.spec.as_ref().unwrap_or(&default);
-    let update = revision_name(&seen.set, spec);
+    let spec = &seen.set.spec;
+    let update = revision_name(&seen.set);
     let current = current_revision(seen, &update);
     let mut actions = Vec::new();
     if !seen.revisions.iter().any(|r| r.name_any() == update) {
-        actions.push(Action::CreateRevision(Box::new(revision(seen, spec, &update))));
+        actions.push(Action::CreateRevision(Box::new(revision(seen, &update))));
     }
     let owned = owned(seen);
     let first = spec.ordinals.as_ref().and_then(|o| o.start).unwrap_or(0);
     let wanted = spec.replicas.unwrap_or(1).max(0);
     let slots: Vec<Slot<'_>> = (first..first + wanted)
         .map(|ordinal| {
-            let name = format!("{}-{ordinal}", seen.set.name_any());
+            let name = format!("{}-{ordinal}", seen.set.name());
             Slot { pod: owned.get(name.as_str()).copied(), name }
         })
         .collect();
-    let surplus: Vec<&Pod> = surplus(&owned, &slots, &seen.set.name_any());
+    let surplus: Vec<&Pod> = surplus(&owned, &slots, seen.set.name());
     let parallel = spec.pod_management_policy.as_deref() == Some("Parallel");
     let maker = Maker { seen, spec, current: &current, update: &update, first };
     let (missing, waits) = maker.pending_claims(&slots);
@@ -236,7 +234,7 @@ impl Maker<'_> {
     }
 
     fn ordinal(&self, slot: &Slot<'_>) -> i32 {
-        ordinal_of(&slot.name, &self.seen.set.name_any()).unwrap_or(0)
+        ordinal_of(&slot.name, self.seen.set.name()).unwrap_or(0)
     }
 
     fn is_stale(&self, slot: &Slot<'_>) -> bool {
@@ -312,7 +310,7 @@ impl Maker<'_> {
     fn claim(&self, template: &PersistentVolumeClaim, name: String) -> PersistentVolumeClaim {
         let mut claim = template.clone();
         claim.metadata.name = Some(name);
-        claim.metadata.namespace = self.seen.set.namespace();
+        claim.metadata.namespace = self.seen.set.metadata.namespace.clone();
         let selected = self.spec.selector.match_labels.clone().unwrap_or_default();
         claim.metadata.labels.get_or_insert_default().extend(selected);
         claim.status = None;
@@ -330,10 +328,10 @@ impl Maker<'_> {
         let mut pod: Pod = serde_json::from_value(template).ok()?;
         let set = &self.seen.set;
         pod.metadata.name = Some(slot.name.clone());
-        pod.metadata.namespace = set.namespace();
-        pod.metadata.owner_references = set
-            .controller_owner_ref(&())
-            .map(|o| vec![OwnerReference { block_owner_deletion: Some(true), ..o }]);
+        pod.metadata.namespace = set.metadata.namespace.clone();
+        let owner = set.reference.clone();
+        pod.metadata.owner_references =
+            owner.map(|o| vec![OwnerReference { block_owner_deletion: Some(true), ..o }]);
         let labels = pod.metadata.labels.get_or_insert_default();
         labels.insert(REVISION.to_owned(), revision.to_owned());
         labels.insert("statefulset.kubernetes.io/pod-name".to_owned(), slot.name.clone());
@@ -396,7 +394,10 @@ fn status(
 
 #[cfg(test)]
 mod tests {
+    use super::super::set::Kind as _;
     use super::*;
+    use crate::api::PetSet;
+    use k8s_openapi::api::apps::v1::StatefulSet;
 
     /// A set `db` of three, its template's image, and pods as words: ordinal, then `r` ready,
     /// `p` pending, `e` ending, `f` failed, then `+` when of the new revision.
@@ -418,8 +419,8 @@ mod tests {
             "status": {"replicas": 0, "currentRevision": "db-old"},
         });
         json_patch::merge(&mut set, &json!({"spec": changes}));
-        let set: StatefulSet = serde_json::from_value(set).unwrap();
-        let update = revision_name(&set, set.spec.as_ref().unwrap());
+        let set = serde_json::from_value::<StatefulSet>(set).unwrap().into_set();
+        let update = revision_name(&set);
         let pods = pods.split_whitespace().map(|word| {
             let (ordinal, state) = word.split_at(1);
             let name = format!("db-{ordinal}");
@@ -536,6 +537,7 @@ mod tests {
         assert_eq!(pod.labels()["apps.kubernetes.io/pod-index"], "5");
         assert_eq!(Some(&pod.labels()[REVISION]), decision.status.update_revision.as_ref());
         assert_eq!(pod.owner_references()[0].uid, "set-1");
+        assert_eq!(pod.owner_references()[0].kind, "StatefulSet");
         let spec = pod.spec.as_ref().unwrap();
         assert_eq!(spec.hostname.as_deref(), Some("db-5"));
         assert_eq!(spec.subdomain.as_deref(), Some("db-pods"));
@@ -543,6 +545,36 @@ mod tests {
         assert_eq!(volumes.len(), 1, "a claim replaces the template's volume of that name");
         let claim = volumes[0].persistent_volume_claim.as_ref().unwrap();
         assert_eq!(claim.claim_name, "data-db-5");
+    }
+
+    #[test]
+    fn a_pet_set_makes_the_pods_of_a_stateful_set_for_itself() {
+        let written = json!({
+            "apiVersion": "apps.k8s.appscode.com/v1", "kind": "PetSet",
+            "metadata": {"name": "db", "namespace": "demo", "uid": "set-2"},
+            "spec": {
+                "replicas": 2, "serviceName": "db-pods", "podManagementPolicy": "Parallel",
+                "selector": {"matchLabels": {"app": "db"}},
+                "podPlacementPolicy": {"name": "default"},
+                "updateStrategy": {"type": "OnDelete"},
+                "template": {"metadata": {"labels": {"app": "db"}},
+                    "spec": {"containers": [{"name": "c", "image": "postgres:15"}]}},
+            },
+        });
+        let set = serde_json::from_value::<PetSet>(written).unwrap().into_set();
+        let mut seen = observed(json!({}), "");
+        let plain = decide(&seen, Timestamp::UNIX_EPOCH).actions.len();
+        seen.set = set;
+        seen.revisions.clear();
+        let actions = decide(&seen, Timestamp::UNIX_EPOCH).actions;
+        assert!(plain > 0 && actions.len() == 3, "a revision and two pods: {actions:?}");
+        let Action::CreateRevision(revision) = &actions[0] else { panic!() };
+        let Action::CreatePod(pod) = &actions[2] else { panic!() };
+        for owner in [&revision.owner_references()[0], &pod.owner_references()[0]] {
+            let of = (owner.api_version.as_str(), owner.kind.as_str(), owner.uid.as_str());
+            assert_eq!(of, ("apps.k8s.appscode.com/v1", "PetSet", "set-2"));
+        }
+        assert_eq!(pod.labels()["statefulset.kubernetes.io/pod-name"], "db-1");
     }
 
     #[test]

@@ -153,6 +153,20 @@ impl Line {
         line.stop().await
     }
 
+    /// A database whose nodes a PetSet runs, and away with it.
+    pub async fn run_on_pet_sets() -> BTreeSet<Access> {
+        let world = World::start_with(|options| options.pet_sets = true).await;
+        let line = Self::start_in(world, "standalone", Loop::ALL.to_vec()).await;
+        line.world.apply(&json!({
+            "apiVersion": "kubedb.com/v1", "kind": "Postgres",
+            "metadata": {"name": "orders", "namespace": "demo"},
+            "spec": {"version": "15", "storageType": "Ephemeral"},
+        }));
+        line.ready().await;
+        line.gone::<Postgres>("orders").await;
+        line.stop().await
+    }
+
     /// Waits until all that the object asks for is Ready.
     async fn ready(&self) {
         until("orders is Ready", || async {
@@ -239,7 +253,10 @@ impl Line {
     }
 
     async fn start(overlay: &str, loops: Vec<Loop>) -> Self {
-        let world = World::start().await;
+        Self::start_in(World::start().await, overlay, loops).await
+    }
+
+    async fn start_in(world: World, overlay: &str, loops: Vec<Loop>) -> Self {
         manifests::apply(&world.client(), &manifests::overlay(overlay)).await;
         let folder = tempfile::tempdir().unwrap();
         let bare = world.sandbox.config_git.clone().unwrap();
