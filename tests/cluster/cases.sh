@@ -137,6 +137,10 @@ case_leader_deleted_in_a_rollout() {
   available
 }
 
+has_role() {
+  [ "$(kubectl get pod -n demo "$1" -o 'jsonpath={.metadata.labels.kubedb\.com/role}')" = "$2" ]
+}
+
 case_pod_deleted_while_paused() {
   say "a pod of Postgres, a $1, is deleted while the database is paused"
   local pod
@@ -149,6 +153,7 @@ case_pod_deleted_while_paused() {
   database_ready
   same_pods "$before" "$pod"
   ! identities | grep -qxF "$(grep "^$pod " <<<"$before")" || die "$pod was not replaced"
+  within 30 "$pod is a $1 again" has_role "$pod" "$1"
 }
 
 case_leader_killed() {

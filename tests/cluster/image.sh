@@ -53,7 +53,6 @@ image() {
 # What the manifests of deploy/ and the examples name, and the one that holds a pod's network.
 make_images() {
   local path='["PATH=/usr/lib/postgresql/15/bin:/usr/local/bin:/usr/bin:/bin:/usr/sbin:/sbin"]'
-  make_base
   mkdir "$folder/program"
   install -m 755 "$program" "$folder/program/pgitops"
   tar -C "$folder/program" --owner=0 --group=0 -cf "$folder/program.tar" pgitops

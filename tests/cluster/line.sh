@@ -114,11 +114,12 @@ another_leads() {
 
 # What a person would look at, when a case has failed.
 diagnose() {
+  tail -n 5 "$state"/*.log || true
+  kubectl get --raw /readyz >/dev/null || return 0
   echo '-- what there is'
   kubectl get nodes,pods,pvc,pg,postgresopsrequests,configrepositories -A -o wide
   echo '-- what happened last'
   kubectl get events -A --sort-by=.lastTimestamp | tail -n 25
   echo '-- the controller'
   kubectl logs -n pgitops-system -l app.kubernetes.io/name=pgitops --tail=25 --prefix
-  tail -n 5 "$state"/*.log
 } >&2

@@ -83,6 +83,16 @@ clean_up() {
   within 20 'the control groups of the pods are gone' remove_control_groups
 }
 
+# apart [OPTION…] COMMAND…: in namespaces of its own, which do not outlive this process.
+apart() {
+  local result=0
+  setpriv --pdeathsig KILL unshare --mount --pid --fork --kill-child --mount-proc "$@" &
+  inside=$!
+  wait "$inside" || result=$?
+  inside=
+  return "$result"
+}
+
 outside() {
   [ "$(id -u)" = 0 ] || die 'namespaces and control groups need root; run this as root'
   if control_groups >/dev/null && ! remove_control_groups; then
@@ -101,17 +111,19 @@ outside() {
   trap 'exit 130' INT
   trap 'exit 143' TERM
   [ -d /var/lib/cni ] || { mkdir /var/lib/cni && made_cni=yes; }
-  setpriv --pdeathsig KILL unshare --mount --net --pid --fork --kill-child --mount-proc \
-    bash "$here/run.sh" --inside "$folder" "$(realpath "$PGITOPS")" &
-  inside=$!
-  local result=0
-  wait "$inside" || result=$?
-  inside=
-  exit "$result"
+  apart bash "$here/run.sh" --base "$folder"
+  apart --net bash "$here/run.sh" --node "$folder" "$(realpath "$PGITOPS")"
 }
 
-# The first process of the namespaces.
-inside() {
+# With the network of the machine, because packages are fetched.
+base() {
+  folder=$1
+  . "$here/image.sh"
+  make_base
+}
+
+# The first process of the namespaces of the node.
+node() {
   folder=$1 program=$2
   . "$here/image.sh"
   . "$here/node.sh"
@@ -126,7 +138,8 @@ inside() {
 }
 
 case "${1:-}" in
---inside) inside "$2" "$3" ;;
+--base) base "$2" ;;
+--node) node "$2" "$3" ;;
 -*) die "unknown argument $1; the argument is a folder" ;;
 *) outside "$@" ;;
 esac
