@@ -24,42 +24,44 @@ make_base() {
   rm -rf "$root"
 }
 
-# image ARCHIVE CONFIGURATION LAYER… -- NAME…: a docker archive, as `containerd` imports it.
-image() {
-  local archive=$1 configuration=$2 work layers=() digests=() names=()
-  shift 2
-  work=$(mktemp -d -p "$folder")
-  while [ "$1" != -- ]; do
-    local digest
-    digest=$(sha256sum <"$1")
-    digest=${digest%% *}
-    ln "$1" "$work/$digest.tar" 2>/dev/null || cp "$1" "$work/$digest.tar"
-    layers+=("$digest.tar") digests+=("sha256:$digest")
-    shift
-  done
-  shift
-  names=("$@")
-  jq -n --argjson config "$configuration" --arg architecture "$(dpkg --print-architecture)" \
-    '{architecture: $architecture, os: "linux", config: $config,
-      rootfs: {type: "layers", diff_ids: $ARGS.positional}}' \
-    --args "${digests[@]}" >"$work/config.json"
-  jq -n --argjson layers "$(jq -nc '$ARGS.positional' --args "${layers[@]}")" \
-    '[{Config: "config.json", RepoTags: $ARGS.positional, Layers: $layers}]' \
-    --args "${names[@]}" >"$work/manifest.json"
-  tar -C "$work" -cf "$archive" config.json manifest.json "${layers[@]}"
-  rm -rf "$work"
+# layer FILE: puts it into the archive; prints its digest.
+layer() {
+  local digest
+  digest=$(sha256sum <"$1")
+  digest=${digest%% *}
+  ln "$1" "$archive/$digest.tar" 2>/dev/null || cp "$1" "$archive/$digest.tar"
+  echo "$digest"
 }
 
-# What the manifests of deploy/ and the examples name, and the one that holds a pod's network.
+# image CONFIGURATION NAMES DIGEST…: an image of the archive; both are JSON.
+image() {
+  local configuration=$1 names=$2 file
+  shift 2
+  file=$(mktemp -p "$archive" --suffix .json)
+  jq -n --argjson config "$configuration" --arg architecture "$(dpkg --print-architecture)" \
+    '{architecture: $architecture, os: "linux", config: $config,
+      rootfs: {type: "layers", diff_ids: $ARGS.positional | map("sha256:" + .)}}' \
+    --args "$@" >"$file"
+  jq -n --arg file "$(basename "$file")" --argjson names "$names" \
+    '{Config: $file, RepoTags: $names, Layers: $ARGS.positional | map(. + ".tar")}' \
+    --args "$@" >>"$folder/manifests"
+}
+
+# What the manifests of deploy/ and the examples name, and the image that holds a pod's network, in
+# a docker archive: containerd imports it, and no registry is needed.
 make_images() {
+  local archive=$folder/images system own
   local path='["PATH=/usr/lib/postgresql/15/bin:/usr/local/bin:/usr/bin:/bin:/usr/sbin:/sbin"]'
-  mkdir "$folder/program"
+  mkdir "$archive" "$folder/program"
   install -m 755 "$program" "$folder/program/pgitops"
   tar -C "$folder/program" --owner=0 --group=0 -cf "$folder/program.tar" pgitops
-  image "$folder/servers.tar" "{\"Env\": $path, \"Cmd\": [\"sleep\", \"infinity\"]}" "$base" \
-    -- docker.io/library/postgres:15 registry.local/pause:1
-  image "$folder/pgitops.tar" \
-    "{\"Env\": $path, \"User\": \"65532:65532\", \"Entrypoint\": [\"/pgitops\"]}" \
-    "$base" "$folder/program.tar" -- docker.io/library/pgitops:0.1.0
-  rm -rf "$folder/program" "$folder/program.tar"
+  system=$(layer "$base")
+  own=$(layer "$folder/program.tar")
+  image "{\"Env\": $path, \"Cmd\": [\"sleep\", \"infinity\"]}" \
+    '["docker.io/library/postgres:15", "registry.local/pause:1"]' "$system"
+  image "{\"Env\": $path, \"User\": \"65532:65532\", \"Entrypoint\": [\"/pgitops\"]}" \
+    '["docker.io/library/pgitops:0.1.0"]' "$system" "$own"
+  jq -s . "$folder/manifests" >"$archive/manifest.json"
+  tar -C "$archive" -cf "$folder/images.tar" .
+  rm -rf "$archive" "$folder/program" "$folder/program.tar" "$folder/manifests"
 }

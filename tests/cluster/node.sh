@@ -115,12 +115,9 @@ start_containerd() {
 }
 
 import_images() {
-  local archive
-  for archive in servers pgitops; do
-    containers images import "$folder/$archive.tar" >"$state/import.log" 2>&1 ||
-      die "image $archive was not imported: $(tail -n 3 "$state/import.log")"
-    rm "$folder/$archive.tar"
-  done
+  containers images import "$folder/images.tar" >"$state/import.log" 2>&1 ||
+    die "the images were not imported: $(tail -n 3 "$state/import.log")"
+  rm "$folder/images.tar"
 }
 
 # containers ARGUMENT…: ctr, at our containerd and in Kubernetes' namespace.

@@ -75,7 +75,7 @@ clean_up() {
   trap '' INT TERM
   say 'ending what was begun'
   [ -z "${inside:-}" ] || kill -KILL "$inside" 2>/dev/null || true
-  wait
+  wait 2>/dev/null
   [ -z "$made_cni" ] || rmdir /var/lib/cni
   [ -z "$keep" ] || cp -r "$folder"/*.log "$folder"/node/{*.log,logs} "$keep" 2>/dev/null ||
     echo 'some of the logs are missing: the run ended before they began' >&2
