@@ -35,3 +35,4 @@ else
 fi
 
 printf '\nnot run here: the Helm chart (tests/deploy/run.sh; needs Go)\n'
+printf 'not run here: a whole node in real containers (tests/cluster/run.sh; needs root and Debian)\n'
