@@ -70,6 +70,15 @@ remove_control_groups() {
   ! control_groups >/dev/null
 }
 
+# What a kubelet sets for the whole machine, whatever namespaces it runs in.
+kernel_settings=(vm.overcommit_memory vm.panic_on_oom kernel.panic kernel.panic_on_oops
+  kernel.keys.root_maxkeys kernel.keys.root_maxbytes)
+
+remember_kernel_settings() {
+  local name
+  for name in "${kernel_settings[@]}"; do echo "$name=$(sysctl -n "$name")"; done
+}
+
 # Also after an error or a signal: with the first process of the namespaces goes everything in them.
 clean_up() {
   trap '' INT TERM
@@ -79,6 +88,7 @@ clean_up() {
   [ -z "$made_cni" ] || rmdir /var/lib/cni
   [ -z "$keep" ] || cp -r "$folder"/*.log "$folder"/node/{*.log,logs} "$keep" 2>/dev/null ||
     echo 'some of the logs are missing: the run ended before they began' >&2
+  sysctl -q -p "$folder/kernel-settings" || echo 'kernel settings were not put back' >&2
   rm -rf "$folder"
   within 20 'the control groups of the pods are gone' remove_control_groups
 }
@@ -107,6 +117,7 @@ outside() {
   keep=${1:-} made_cni=
   [ -z "$keep" ] || mkdir "$keep" || die "$keep has to be a new folder"
   folder=$(mktemp -d)
+  remember_kernel_settings >"$folder/kernel-settings"
   trap clean_up EXIT
   trap 'exit 130' INT
   trap 'exit 143' TERM
