@@ -249,6 +249,27 @@ pub struct ProofReport {
     pub duration_ms: i64,
 }
 
+impl PostgresOpsRequestSpec {
+    /// Fields that are set and that nothing acts on, as paths below `spec`, sorted: those of other
+    /// types, and texts to apply under another key than `user.conf`.
+    pub fn unacted(&self) -> Vec<String> {
+        // KubeDB's `restart: {}` says no more than the type.
+        let said = |field: &&String| self.type_ != OpsType::Restart || *field != "restart";
+        let mut paths: Vec<String> = self.other.keys().filter(said).cloned().collect();
+        if let Some(configuration) = &self.configuration {
+            if self.type_ == OpsType::Reconfigure {
+                let keys = configuration.apply_config.iter().flat_map(BTreeMap::keys);
+                let others = keys.filter(|key| *key != USER_CONF);
+                paths.extend(others.map(|key| format!("configuration.applyConfig[{key:?}]")));
+            } else {
+                paths.push("configuration".to_owned());
+            }
+        }
+        paths.sort();
+        paths
+    }
+}
+
 impl PostgresOpsRequest {
     /// The database that the request is for.
     pub fn database(&self) -> DatabaseRef {
@@ -320,5 +341,23 @@ configuration:
         assert_eq!(configuration.settings(), "max_connections=230");
         assert_eq!(spec.apply, Apply::Always);
         assert_eq!(serde_json::to_value(&spec).unwrap()["horizontalScaling"]["replicas"], 3);
+        assert_eq!(spec.unacted(), ["horizontalScaling"]);
+    }
+
+    #[test]
+    fn what_nothing_acts_on_is_named() {
+        let check = |yaml: &str, expected: &[&str]| {
+            let yaml = format!("{{databaseRef: {{name: pg}}, {yaml}}}");
+            let spec: PostgresOpsRequestSpec = serde_yaml::from_str(&yaml).unwrap();
+            assert_eq!(spec.unacted(), expected, "{yaml}");
+        };
+        check("type: Restart, restart: {}", &[]);
+        check("type: Restart, configuration: {restart: 'true'}", &["configuration"]);
+        check("type: Reconfigure, restart: {}", &["restart"]);
+        let keys = "{user.conf: a.b=1, user_hba.conf: x}";
+        check(
+            &format!("type: Reconfigure, tls: {{}}, configuration: {{applyConfig: {keys}}}"),
+            &["configuration.applyConfig[\"user_hba.conf\"]", "tls"],
+        );
     }
 }

@@ -112,7 +112,7 @@ pub struct Configuration {
 }
 
 /// Inputs of pgtune.
-#[derive(Clone, Debug, Default, PartialEq, Serialize, Deserialize, JsonSchema)]
+#[derive(Clone, Debug, Default, PartialEq, Eq, Serialize, Deserialize, JsonSchema)]
 #[serde(rename_all = "camelCase")]
 pub struct Tuning {
     /// Kind of load: web, oltp, dw, mixed or desktop.
@@ -290,14 +290,16 @@ impl PostgresSpec {
         inline.and_then(|map| map.get(super::names::USER_CONF)).map_or("", String::as_str)
     }
 
+    /// The inputs of pgtune, if it is to be used at all.
+    pub fn tuning(&self) -> Option<&Tuning> {
+        self.configuration.as_ref()?.tuning.as_ref()
+    }
+
     /// Fields that are set and that nothing acts on, as paths below `spec`, sorted.
     pub fn unacted(&self) -> Vec<String> {
         let mut paths: Vec<String> = self.other.keys().cloned().collect();
         if let Some(configuration) = &self.configuration {
             paths.extend(configuration.other.keys().map(|key| format!("configuration.{key}")));
-            if configuration.tuning.is_some() {
-                paths.push("configuration.tuning".to_owned());
-            }
         }
         if let Some(auth) = &self.auth_secret {
             // KubeDB's webhook fills these two in with their only useful value.
@@ -370,9 +372,9 @@ mod tests {
     #[test]
     fn what_nothing_acts_on_is_kept_and_named() {
         let yaml = "{version: '15', sslMode: disable, monitor: {agent: x}, \
-                    configuration: {tuning: {profile: web}}, authSecret: {name: n, kind: Secret}}";
+                    configuration: {later: 1, tuning: {}}, authSecret: {name: n, kind: Secret}}";
         let spec = spec(yaml);
-        assert_eq!(spec.unacted(), ["configuration.tuning", "monitor", "sslMode"]);
+        assert_eq!(spec.unacted(), ["configuration.later", "monitor", "sslMode"]);
         let back = serde_json::to_value(&spec).unwrap();
         assert_eq!(back["monitor"]["agent"], "x");
         assert_eq!(back["authSecret"]["kind"], "Secret");

@@ -9,10 +9,12 @@
 use std::time::Duration;
 
 use k8s_openapi::jiff::SignedDuration;
+use serde::Deserialize;
 use serde_json::{Value, json};
 
 use crate::api::Condition;
 use crate::api::names::{DatabaseRef, annotations};
+use crate::api::postgres::Tuning;
 use crate::api::{Postgres, PostgresOpsRequest};
 use crate::cluster::{self, Created};
 use crate::instance::client;
@@ -216,8 +218,10 @@ async fn write_spec(patch: &SpecPatch, actor: &Actor<'_>) -> Result<Outcome, Err
         SpecPatch::Merge(patch) => cluster.merge::<Postgres>(namespace, name, patch).await,
         SpecPatch::Apply(object) => {
             let manager = crate::api::names::managers::OPS;
-            let foreign = actor.database.and_then(super::configuration::foreign_owner);
-            let force = foreign.is_none();
+            let tuning = object.pointer("/spec/configuration/tuning");
+            let tuning: Option<Tuning> = tuning.and_then(|t| Tuning::deserialize(t).ok());
+            let owner = |database| super::configuration::foreign_owner(database, tuning.as_ref());
+            let force = actor.database.and_then(owner).is_none();
             cluster.apply_json::<Postgres>(manager, namespace, name, object, force).await
         }
     };

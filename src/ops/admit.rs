@@ -58,19 +58,7 @@ pub struct Plan {
 /// Such a request stays Pending, as one would beside a KubeDB that does not know its type yet.
 pub fn not_carried_out(request: &PostgresOpsRequest) -> Option<String> {
     match request.spec.type_ {
-        OpsType::Restart => None,
-        OpsType::Reconfigure => {
-            let ask = request.spec.configuration.as_ref()?;
-            let only_tuning = ask.tuning.is_some()
-                && !ask.removes()
-                && ask.config_secret.is_none()
-                && ask.settings().is_empty();
-            only_tuning.then(|| {
-                "spec.configuration.tuning is not carried out by this version; write the \
-                 parameters themselves"
-                    .to_owned()
-            })
-        }
+        OpsType::Restart | OpsType::Reconfigure => None,
         OpsType::UpdateVersion
         | OpsType::HorizontalScaling
         | OpsType::VerticalScaling
@@ -210,7 +198,7 @@ fn plan(
         return Err(Admission::Refuse(words));
     }
     if after != before
-        && let Some(owned) = configuration::foreign_owner(database)
+        && let Some(owned) = configuration::foreign_owner(database, after.tuning.as_ref())
     {
         return Err(Admission::Refuse(configuration::field_owned(&owned)));
     }
@@ -511,7 +499,33 @@ mod tests {
         assert!(
             why("type: ReconfigureTLS").unwrap().starts_with("spec.type ReconfigureTLS is not")
         );
-        assert!(why("type: Reconfigure, configuration: {tuning: {profile: web}}").is_some());
         assert!(why("type: Restart").is_none());
+    }
+
+    #[test]
+    fn tuning_is_carried_out_or_refused_with_what_to_do() {
+        let of = |tuning: &str| format!("type: Reconfigure, configuration: {{tuning: {tuning}}}");
+        check(&of("{profile: oltp, maxConnections: 100}"), "go Needed");
+        check(&of("{disableAutoTune: true}"), "go Needed");
+        check(&of("{profile: big}"), "refuse spec.configuration.tuning.profile: \"big\" is none");
+        let unlimited = seen(|seen| {
+            let resources = serde_json::json!([{
+                "name": "postgres", "resources": {"limits": {"cpu": "2"}}
+            }]);
+            let template = crate::api::postgres::PodTemplate {
+                spec: Some([("containers".to_owned(), resources)].into()),
+                ..Default::default()
+            };
+            seen.database.as_mut().unwrap().spec.pod_template = Some(template);
+        });
+        let why = said(&unlimited, &request(&of("{profile: web}"), &[]));
+        assert!(why.contains("resources.limits.memory"), "{why}");
+        // What the owner set stays above it.
+        let Admission::Go(plan) = examine(&seen(|_| {}), &request(&of("{}"), &[]), false) else {
+            panic!("not admitted")
+        };
+        assert_eq!(plan.after.settings().value_of("work_mem"), Some("4MB"));
+        assert_eq!(plan.after.settings().value_of("max_connections"), Some("200"));
+        assert_eq!(plan.after.custom.tuning, Some(Default::default()));
     }
 }

@@ -1,8 +1,9 @@
 //! What a request makes of a database's custom configuration, after KubeDB's rules.
 //!
 //! `removeCustomConfig` drops Secret and inline text first; `configSecret` then takes the place of
-//! the Secret; `applyConfig` is laid over the inline text name by name. Any mix is allowed. The
-//! owner's Secret is never written.
+//! the Secret; `applyConfig` is laid over the inline text name by name; `tuning` takes the place of
+//! the object's, and stays when the rest is removed. Any mix is allowed. The owner's Secret is
+//! never written.
 //!
 //! **Who owns `spec.configuration`.** A request is the will of its author, so what somebody once
 //! wrote with kubectl (or another tool that writes and goes) is taken over, as KubeDB does. What a
@@ -13,16 +14,17 @@
 //!
 //! Leaves validity to `admit` and the file of a node to `node_file`. Never reads an object.
 
-use std::collections::BTreeSet;
+use std::collections::{BTreeMap, BTreeSet};
 
 use k8s_openapi::apimachinery::pkg::apis::meta::v1::ManagedFieldsEntry;
 use secrecy::ExposeSecret;
 use serde_json::{Value as Json, json};
 
+use crate::api::Postgres;
 use crate::api::names::{USER_CONF, digest, managers};
 use crate::api::ops_request::{PostgresOpsRequest, Reconfiguration, Restart};
-use crate::api::{Postgres, postgres::SecretRef};
-use crate::pgconf::{Catalogue, Layers, Problem, Settings, provisioned};
+use crate::api::postgres::{SecretRef, Tuning};
+use crate::pgconf::{Catalogue, Layers, Name, Problem, Settings, provisioned, tuning};
 
 use super::journal::Custom;
 use super::seen::{FieldOwned, UserConf};
@@ -33,6 +35,7 @@ pub fn of_object(database: &Postgres) -> Custom {
     Custom {
         secret_name: database.spec.secret_name().map(str::to_owned),
         inline: database.spec.inline().to_owned(),
+        tuning: database.spec.tuning().cloned(),
     }
 }
 
@@ -42,7 +45,14 @@ pub fn of_object(database: &Postgres) -> Custom {
 /// Syntax errors of the settings to apply, or of the inline text that they are laid over; each
 /// with the field in which it stands.
 pub fn asked(before: &Custom, ask: &Reconfiguration) -> Result<Custom, String> {
-    let mut after = if ask.removes() { Custom::default() } else { before.clone() };
+    let mut after = before.clone();
+    if ask.removes() {
+        // Tuning is an input of the defaults, not custom configuration; `disableAutoTune` ends it.
+        after = Custom { tuning: after.tuning, ..Custom::default() };
+    }
+    if let Some(tuning) = &ask.tuning {
+        after.tuning = Some(tuning.clone());
+    }
     if let Some(SecretRef { name }) = &ask.config_secret {
         after.secret_name = Some(name.clone());
     }
@@ -74,7 +84,8 @@ pub fn told<'a>(field: &str, problems: impl Iterator<Item = &'a Problem>) -> Str
 /// The layers of a database with this custom configuration.
 ///
 /// # Errors
-/// When the Secret is missing or one of the texts cannot be parsed, as a sentence with its field.
+/// When the Secret is missing, one of the texts cannot be parsed, or tuning cannot be worked out,
+/// as a sentence with its field.
 pub fn layers(
     database: &Postgres,
     custom: &Custom,
@@ -100,7 +111,7 @@ pub fn layers(
     };
     Ok(Layers {
         provisioner: provisioned::defaults(&database.spec, major),
-        tuning: Settings::new(),
+        tuning: tuning::settings(&database.spec, custom.tuning.as_ref(), major)?,
         user,
         inline: parse("spec.configuration.inline", &custom.inline)?,
         owned: Settings::new(),
@@ -113,9 +124,9 @@ pub fn digest_of(layers: &Layers) -> String {
     digest(&[&layers.user.render(), &layers.inline.render()])
 }
 
-/// Names of the parameters that a request is about, in lower case. Those of `applyConfig`; and
-/// where it exchanges the whole, all that differ from what is in force and all that the new custom
-/// configuration names.
+/// Names of the parameters that a request is about, in lower case. Those of `applyConfig`; those of
+/// tuning that differ from what is in force, and all that it now names; and where it exchanges the
+/// whole, the same of every parameter.
 pub fn involved(
     ask: &Reconfiguration,
     in_force: &Settings,
@@ -124,15 +135,20 @@ pub fn involved(
 ) -> BTreeSet<String> {
     let applied = Settings::parse(ask.settings()).unwrap_or_default();
     let mut names: BTreeSet<String> = applied.names().map(|name| name.lower()).collect();
-    if ask.removes() || ask.config_secret.is_some() {
-        let file = after.file();
-        let all = in_force.names().chain(file.names());
-        let differ = all.filter(|name| match (in_force.get(name), file.get(name), catalogue) {
-            (Some(a), Some(b), Some(catalogue)) => !catalogue.same(name, a, b),
-            (a, b, _) => a != b,
-        });
-        names.extend(differ.map(|name| name.lower()));
+    let whole = ask.removes() || ask.config_secret.is_some();
+    let file = after.file();
+    let all = in_force.names().chain(file.names());
+    let differ = all.filter(|name| match (in_force.get(name), file.get(name), catalogue) {
+        (Some(a), Some(b), Some(catalogue)) => !catalogue.same(name, a, b),
+        (a, b, _) => a != b,
+    });
+    let touched = |name: &&Name| whole || (ask.tuning.is_some() && tuning::is_tuned(name));
+    names.extend(differ.filter(touched).map(|name| name.lower()));
+    if whole {
         names.extend(after.user.names().chain(after.inline.names()).map(|name| name.lower()));
+    }
+    if ask.tuning.is_some() {
+        names.extend(after.tuning.names().map(|name| name.lower()));
     }
     names
 }
@@ -190,9 +206,12 @@ pub fn patch(database: &Postgres, wanted: &Custom) -> Option<SpecPatch> {
     let drops_inline = !is.inline.is_empty() && inline.is_none();
     // The old form would come back as soon as the new one is gone (KubeDB's conversion).
     let old_form = database.spec.config_secret.is_some();
-    if drops_secret || drops_inline || old_form {
+    if drops_secret || drops_inline || old_form || drops_tuning(&is, wanted) {
+        let tuning = wanted.tuning.as_ref().map(every_field);
         let mut spec = json!({
-            "configuration": { "secretName": wanted.secret_name, "inline": inline }
+            "configuration": {
+                "secretName": wanted.secret_name, "inline": inline, "tuning": tuning
+            }
         });
         if old_form {
             spec["configSecret"] = Json::Null;
@@ -208,6 +227,9 @@ pub fn patch(database: &Postgres, wanted: &Custom) -> Option<SpecPatch> {
     if let Some(inline) = inline {
         configuration["inline"] = inline;
     }
+    if let Some(tuning) = &wanted.tuning {
+        configuration["tuning"] = json!(tuning);
+    }
     Some(SpecPatch::Apply(json!({
         "apiVersion": "kubedb.com/v1",
         "kind": "Postgres",
@@ -216,16 +238,37 @@ pub fn patch(database: &Postgres, wanted: &Custom) -> Option<SpecPatch> {
     })))
 }
 
+/// Whether a field of `tuning` has to go, which server-side apply does not do to others' fields.
+fn drops_tuning(is: &Custom, wanted: &Custom) -> bool {
+    let fields = |custom: &Custom| custom.tuning.as_ref().map(every_field).unwrap_or_default();
+    let after = fields(wanted);
+    is.tuning.is_some() && wanted.tuning.is_none()
+        || fields(is).iter().any(|(field, value)| !value.is_null() && after[field].is_null())
+}
+
+/// All fields of `tuning`, also those that are not set: a merge patch keeps what it does not name.
+fn every_field(tuning: &Tuning) -> BTreeMap<&'static str, Json> {
+    let Tuning { profile, max_connections, storage_type, disable_auto_tune } = tuning;
+    BTreeMap::from([
+        ("profile", json!(profile)),
+        ("maxConnections", json!(max_connections)),
+        ("storageType", json!(storage_type)),
+        ("disableAutoTune", json!(disable_auto_tune)),
+    ])
+}
+
 /// Managers of tools that write what they own again and again, by what their names begin with.
 const GITOPS_TOOLS: [&str; 6] =
     ["argocd", "kustomize-controller", "helm", "flux", "fleet", "kubedb-gitops"];
 
-/// The tool that would write a field of `spec.configuration` back, if there is one.
-pub fn foreign_owner(database: &Postgres) -> Option<FieldOwned> {
+/// The tool that would write a field of `spec.configuration` back, if there is one. Who owns
+/// `tuning` matters only to a write that changes it: a manifest may say that and no more.
+pub fn foreign_owner(database: &Postgres, wanted: Option<&Tuning>) -> Option<FieldOwned> {
+    let tuning = database.spec.tuning() != wanted;
     let entries = database.metadata.managed_fields.as_deref().unwrap_or_default();
     entries.iter().find_map(|entry| {
         let manager = entry.manager.as_deref().unwrap_or_default();
-        let path = owned_path(entry)?;
+        let path = owned_path(entry, tuning)?;
         let ours = manager.starts_with("pgitops") || manager == managers::OPS;
         let by_hand = manager.starts_with("kubectl");
         let applies = entry.operation.as_deref() == Some("Apply");
@@ -236,7 +279,7 @@ pub fn foreign_owner(database: &Postgres) -> Option<FieldOwned> {
 }
 
 /// The first field of the custom configuration that an entry owns.
-fn owned_path(entry: &ManagedFieldsEntry) -> Option<String> {
+fn owned_path(entry: &ManagedFieldsEntry, tuning: bool) -> Option<String> {
     if entry.subresource.as_deref().is_some_and(|s| !s.is_empty()) {
         return None;
     }
@@ -245,8 +288,9 @@ fn owned_path(entry: &ManagedFieldsEntry) -> Option<String> {
         return Some("spec.configSecret".to_owned());
     }
     let configuration = spec.get("f:configuration")?;
-    let owned = ["secretName", "inline"];
-    let field = owned.iter().find(|field| configuration.get(format!("f:{field}")).is_some())?;
+    let ours = ["secretName", "inline", "tuning"];
+    let mut ours = ours.iter().filter(|field| tuning || **field != "tuning");
+    let field = ours.find(|field| configuration.get(format!("f:{field}")).is_some())?;
     Some(format!("spec.configuration.{field}"))
 }
 
@@ -271,7 +315,7 @@ mod tests {
 
     fn custom(secret: &str, inline: &str) -> Custom {
         let secret_name = (!secret.is_empty()).then(|| secret.to_owned());
-        Custom { secret_name, inline: inline.into() }
+        Custom { secret_name, inline: inline.into(), tuning: None }
     }
 
     #[test]
@@ -359,6 +403,50 @@ mod tests {
         assert_eq!(old["spec"]["configSecret"], Json::Null);
     }
 
+    fn tuned(yaml: &str) -> Custom {
+        Custom { tuning: Some(serde_yaml::from_str(yaml).unwrap()), ..Custom::default() }
+    }
+
+    #[test]
+    fn tuning_takes_the_place_of_the_objects_field_by_field() {
+        let before = tuned("{profile: web, maxConnections: 50}");
+        let check = |ask_for: &str, expected: &Custom| {
+            assert_eq!(asked(&before, &ask(ask_for)).as_ref(), Ok(expected), "{ask_for}");
+        };
+        check("{tuning: {profile: dw}}", &tuned("{profile: dw}"));
+        check("{tuning: {disableAutoTune: true}}", &tuned("{disableAutoTune: true}"));
+        check("{removeCustomConfig: true}", &before);
+        let db = database("configuration: {tuning: {profile: web, maxConnections: 50}}");
+        let Some(SpecPatch::Merge(less)) = patch(&db, &tuned("{profile: dw}")) else { panic!() };
+        let written = &less["spec"]["configuration"]["tuning"];
+        assert_eq!(written["profile"], "dw");
+        assert_eq!(written.get("maxConnections"), Some(&Json::Null));
+        let Some(SpecPatch::Merge(none)) = patch(&db, &Custom::default()) else { panic!() };
+        assert_eq!(none["spec"]["configuration"].get("tuning"), Some(&Json::Null));
+        let more = patch(&database("replicas: 1"), &tuned("{profile: dw}"));
+        let Some(SpecPatch::Apply(more)) = more else { panic!("{more:?}") };
+        assert_eq!(more["spec"]["configuration"]["tuning"], json!({"profile": "dw"}));
+    }
+
+    #[test]
+    fn a_request_for_tuning_is_about_what_tuning_names_and_named() {
+        let check = |ask_for: &str, custom: &Custom, in_force: &str, expected: &[&str]| {
+            let layers = layers(&database("replicas: 1"), custom, None, 15).unwrap();
+            let in_force = Settings::parse(in_force).unwrap();
+            let catalogue = Catalogue::for_major(15);
+            let about = involved(&ask(ask_for), &in_force, &layers, catalogue);
+            for name in expected {
+                assert!(about.contains(*name), "{name}: {about:?}");
+            }
+            assert!(!about.contains("log_connections"), "{about:?}");
+        };
+        let in_force = "log_connections = on\njit = off\nrandom_page_cost = 1.1";
+        let web = "{tuning: {profile: web}}";
+        check(web, &tuned("{profile: web}"), in_force, &["max_connections", "random_page_cost"]);
+        let none = "{disableAutoTune: true}";
+        check(&format!("{{tuning: {none}}}"), &tuned(none), in_force, &["random_page_cost"]);
+    }
+
     #[test]
     fn what_a_tool_would_write_back_is_left_to_it() {
         let check = |manager: &str, operation: &str, fields: &str, expected: Option<&str>| {
@@ -369,7 +457,7 @@ mod tests {
             ))
             .unwrap();
             assert_eq!(
-                foreign_owner(&db).map(|owned| owned.path).as_deref(),
+                foreign_owner(&db, None).map(|owned| owned.path).as_deref(),
                 expected,
                 "{manager}"
             );

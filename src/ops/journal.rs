@@ -11,6 +11,7 @@ use k8s_openapi::jiff::Timestamp;
 use serde::{Deserialize, Serialize};
 
 use crate::api::names::Sequence;
+use crate::api::postgres::Tuning;
 use crate::instance::protocol::Lsn;
 use crate::pgconf::Settings;
 
@@ -27,6 +28,9 @@ pub struct Custom {
     /// `spec.configuration.inline["user.conf"]`, empty when there is none.
     #[serde(default)]
     pub inline: String,
+    /// `spec.configuration.tuning`.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub tuning: Option<Tuning>,
 }
 
 /// One side of a rollout.
@@ -145,7 +149,11 @@ mod tests {
     #[test]
     fn a_journal_survives_its_secret() {
         let side = |inline: &str| Side {
-            custom: Custom { secret_name: Some("c".into()), inline: inline.into() },
+            custom: Custom {
+                secret_name: Some("c".into()),
+                inline: inline.into(),
+                tuning: Some(Tuning { profile: Some("oltp".into()), ..Tuning::default() }),
+            },
             file: inline.into(),
         };
         let mut journal = Journal {

@@ -12,8 +12,13 @@
 //! | the request's condition `Proven` | the end was proven: only the clearing up is left |
 //! | the servers | everything else: which file, started with what, who leads |
 //!
-//! `maxRetries` is not acted on: a refusal or a proof that failed would fail again, and a call that
-//! did not come through is made again anyway.
+//! **`maxRetries`** (KubeDB leaves open what it means for Postgres) counts tries that change
+//! nothing. Until something is written a try is one `timeout` of asking again and again; when it
+//! has passed without an answer the next begins, and the failure says how many there were. A
+//! refusal, of a rule or of a server, is for good: the same request would be refused again. What
+//! was begun and rolled back is not tried again either, and the failure says so: every try may
+//! restart servers that people work with, and after one that failed a person should look first.
+//!
 //! Leaves the way of the files to `course`, order to `hot_standby`, words to `status`.
 
 use std::time::Duration;
@@ -212,16 +217,39 @@ fn timeout_ms(current: &Current<'_>) -> u64 {
     u64::try_from(timeout(current).as_millis()).unwrap_or(u64::MAX)
 }
 
-/// Whether the present wait has lasted too long: since the last thing that was said or kept.
+/// How often a request whose `maxRetries` is absent is tried again (KubeDB's default).
+const RETRIES: u32 = 1;
+
+/// How often a request is tried in all, as long as nothing is changed by it.
+fn tries(request: &PostgresOpsRequest) -> u32 {
+    let retries = request.spec.max_retries.map_or(RETRIES, |n| u32::try_from(n).unwrap_or(0));
+    retries.saturating_add(1)
+}
+
+/// Whether the present wait has lasted too long.
 fn is_overdue(current: &Current<'_>) -> bool {
+    waited(current).is_some_and(|length| length > timeout(current))
+}
+
+/// The sentence with which a request ends that has waited in all its tries; before that `None`.
+fn given_up(current: &Current<'_>, what: &str) -> Option<String> {
+    let (tries, length) = (tries(current.request?), timeout(current));
+    (waited(current)? > length.saturating_mul(tries)).then(|| {
+        let times = if tries == 1 { "1 try".to_owned() } else { format!("{tries} tries") };
+        format!("gave up waiting after {times} of {length:?}, nothing was changed: {what}")
+    })
+}
+
+/// How long the present wait has lasted: since the last thing that was said or kept.
+fn waited(current: &Current<'_>) -> Option<Duration> {
     let said = current.request.map_or(&[][..], PostgresOpsRequest::conditions);
     let paused =
         conditions::find(current.database.conditions(), crate::api::postgres::condition::PAUSED);
     let times = said.iter().chain(paused).map(|condition| condition.last_transition_time.0);
     let began = current.journal.map(|journal| journal.began);
     let back = current.journal.and_then(|journal| Some(journal.rollback.as_ref()?.at));
-    let Some(since) = times.chain(began).chain(back).max() else { return false };
-    current.now.duration_since(since).unsigned_abs() > timeout(current) && current.now > since
+    let since = times.chain(began).chain(back).max()?;
+    (current.now > since).then(|| current.now.duration_since(since).unsigned_abs())
 }
 
 /// The write that makes the object and the operator's Secret say what one side of the rollout
@@ -250,4 +278,50 @@ fn write_operator(seen: &Seen, inline: &str, file: &str) -> Option<Step> {
         file: file.to_owned(),
         version: secret.version.clone(),
     })
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    /// One node, whose operator's Secret is missing: nothing can begin.
+    fn after(seconds: i64, retries: &str) -> Step {
+        let database = "{apiVersion: kubedb.com/v1, kind: Postgres, metadata: {name: db, \
+                        namespace: demo, uid: u}, spec: {version: '15'}}";
+        let spec = format!("{{databaseRef: {{name: db}}, type: Restart{retries}}}");
+        let mut request = PostgresOpsRequest::new("r", serde_yaml::from_str(&spec).unwrap());
+        request.metadata.namespace = Some("demo".to_owned());
+        request.metadata.uid = Some("u-1".to_owned());
+        request.metadata.finalizers = Some(vec![finalizers::REQUEST.to_owned()]);
+        let began = Timestamp::from_second(1000).unwrap();
+        request.status = Some(status::accepted(&request, began).status);
+        let seen = Seen {
+            database: Some(serde_yaml::from_str(database).unwrap()),
+            requests: vec![request],
+            ..Seen::default()
+        };
+        next(&seen, Timestamp::from_second(1000 + seconds).unwrap())
+    }
+
+    #[test]
+    fn a_wait_that_changes_nothing_is_tried_again_as_often_as_asked() {
+        let waits = |seconds, retries: &str| {
+            let step = after(seconds, retries);
+            assert!(matches!(step, Step::Wait { .. }), "{seconds} {retries}: {step:?}");
+        };
+        let ends = |seconds, retries: &str, tries: &str| {
+            let Step::Conclude(told) = after(seconds, retries) else {
+                panic!("{seconds} {retries} goes on")
+            };
+            assert_eq!(told.status.phase, Some(OpsPhase::Failed));
+            let expected = format!("gave up waiting after {tries} of 120s, nothing was changed: ");
+            assert!(told.sentence.starts_with(&expected), "{}", told.sentence);
+        };
+        waits(240, "");
+        ends(241, "", "2 tries");
+        waits(120, ", maxRetries: 0");
+        ends(121, ", maxRetries: 0", "1 try");
+        waits(480, ", maxRetries: 3");
+        ends(481, ", maxRetries: 3", "4 tries");
+    }
 }

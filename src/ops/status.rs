@@ -149,8 +149,13 @@ pub fn accepted(request: &PostgresOpsRequest, now: Timestamp) -> Told {
         OpsType::Restart => ("Restart", "Postgres ops request is restarting nodes"),
         _ => ("Reconfigure", "Postgres ops request is reconfiguring nodes"),
     };
-    let mut told =
-        told(request, Some(OpsPhase::Progressing), vec![say(type_, true, message, now)], message);
+    let mut said = vec![say(type_, true, message, now)];
+    let unacted = request.spec.unacted();
+    if !unacted.is_empty() {
+        let fields = format!("nothing acts on these fields: {}", unacted.join(", "));
+        said.push(say(FIELDS_NOT_ACTED_ON, true, &fields, now));
+    }
+    let mut told = told(request, Some(OpsPhase::Progressing), said, message);
     conditions::remove(&mut told.status.conditions, WAITING);
     told
 }
@@ -270,5 +275,14 @@ mod tests {
         assert_eq!(accepted.phase, Some(OpsPhase::Progressing));
         let types: Vec<_> = accepted.conditions.iter().map(|c| c.type_.as_str()).collect();
         assert_eq!(types, ["Foreign", "Restart"]);
+    }
+
+    #[test]
+    fn an_accepted_request_names_what_nothing_acts_on() {
+        let spec = "{databaseRef: {name: d}, type: Restart, tls: {remove: true}}";
+        let request = PostgresOpsRequest::new("r", serde_yaml::from_str(spec).unwrap());
+        let conditions = accepted(&request, Timestamp::UNIX_EPOCH).status.conditions;
+        let named = conditions::find(&conditions, FIELDS_NOT_ACTED_ON).unwrap();
+        assert_eq!(named.message, "nothing acts on these fields: tls");
     }
 }

@@ -23,6 +23,7 @@ pub mod settings;
 pub mod suggest;
 mod text;
 pub mod tiers;
+pub mod tuning;
 pub mod unit;
 pub mod value;
 

@@ -56,25 +56,53 @@ pub fn defaults(spec: &PostgresSpec, major: u32) -> Settings {
 }
 
 /// Memory of the server's container in bytes: its limit, else its request, else
-/// [`DEFAULT_MEMORY`]. `podTemplate` resources replace the defaults as a whole.
+/// [`DEFAULT_MEMORY`].
 pub fn memory_bytes(spec: &PostgresSpec) -> u64 {
-    let default = || quantity(DEFAULT_MEMORY).unwrap_or_default();
+    said_memory(spec).unwrap_or_else(|| quantity(DEFAULT_MEMORY).unwrap_or_default())
+}
+
+/// The same where it is known: `None` when the owner's resources, which replace the defaults as a
+/// whole, name no memory. Such a container may take all of its node's.
+pub fn said_memory(spec: &PostgresSpec) -> Option<u64> {
+    match resources(spec) {
+        None => quantity(DEFAULT_MEMORY),
+        Some(resources) => amount(resources, "memory"),
+    }
+}
+
+/// Whole processors of the server's container: its limit, else its request; 0 where there is less
+/// than one, or nothing is said.
+pub fn cpus(spec: &PostgresSpec) -> u64 {
+    resources(spec).and_then(|resources| amount(resources, "cpu")).unwrap_or_default()
+}
+
+/// Size of each node's volume in bytes; `None` where none is asked for.
+pub fn volume_bytes(spec: &PostgresSpec) -> Option<u64> {
+    let requests = spec.storage.as_ref()?.resources.as_ref()?.requests.as_ref()?;
+    quantity(&requests.get("storage")?.0)
+}
+
+/// What the owner says about the resources of the server's container.
+fn resources(spec: &PostgresSpec) -> Option<&Json> {
     let containers = spec
         .pod_template
         .as_ref()
         .and_then(|template| template.spec.as_ref())
         .and_then(|spec| spec.get("containers"))
         .and_then(Json::as_array);
-    let resources = containers
+    containers
         .and_then(|all| all.iter().find(|container| container["name"] == CONTAINER))
-        .and_then(|container| container.get("resources"));
-    let Some(resources) = resources else { return default() };
-    let amount = |kind: &str| match &resources[kind]["memory"] {
+        .and_then(|container| container.get("resources"))
+}
+
+/// The limit of a resource, else the request.
+fn amount(resources: &Json, name: &str) -> Option<u64> {
+    let amount = |kind: &str| match &resources[kind][name] {
         Json::String(text) => quantity(text),
-        Json::Number(number) => number.as_u64(),
+        Json::Number(number) => quantity(&number.to_string()),
         Json::Null | Json::Bool(_) | Json::Array(_) | Json::Object(_) => None,
     };
-    amount("limits").or_else(|| amount("requests")).unwrap_or_else(default)
+    amount("limits").or_else(|| amount("requests"))
 }
 
 /// The major version that `spec.version` asks for: `15`, `15.18`, `16.4-bookworm`.
@@ -120,9 +148,7 @@ fn shared_buffers(memory: u64) -> String {
 /// A tenth of the volume, from 128 MB (eight segments) to KubeDB's 1536 MB: with KubeDB's number
 /// alone the write-ahead log would fill a volume of 1 GiB, and a full volume stops the server.
 fn wal_keep_size(spec: &PostgresSpec) -> String {
-    let requests = spec.storage.as_ref().and_then(|s| s.resources.as_ref()?.requests.as_ref());
-    let volume = requests.and_then(|r| r.get("storage")).and_then(|size| quantity(&size.0));
-    let megabytes = volume.unwrap_or_default() / 10 / 1_048_576;
+    let megabytes = volume_bytes(spec).unwrap_or_default() / 10 / 1_048_576;
     format!("{}MB", megabytes.clamp(128, 1536))
 }
 
@@ -157,6 +183,18 @@ mod tests {
             Some("244136kB"),
         );
         check(&with_resources("{limits: {cpu: 1}}"), "shared_buffers", Some("256MB"));
+    }
+
+    #[test]
+    fn processors_are_counted_whole() {
+        let check = |resources: &str, expected: u64| {
+            assert_eq!(cpus(&spec(&with_resources(resources))), expected, "{resources}");
+        };
+        check("{limits: {cpu: 4}}", 4);
+        check("{limits: {cpu: '3900m'}, requests: {cpu: 1}}", 3);
+        check("{requests: {cpu: 2.5}}", 2);
+        check("{limits: {memory: 1Gi}}", 0);
+        assert_eq!(cpus(&spec("{version: '15'}")), 0);
     }
 
     #[test]

@@ -12,7 +12,7 @@ use crate::api::Postgres;
 use crate::api::names::CONTAINER;
 use crate::api::postgres::{PostgresSpec, StorageType};
 use crate::pgconf::catalogue::MAJORS;
-use crate::pgconf::{Catalogue, Layers, Problem, Settings, check, provisioned};
+use crate::pgconf::{Catalogue, Layers, Problem, Settings, check, provisioned, tuning};
 
 use super::children::workload::{Workload, WorkloadKind};
 use super::children::{Owner, overlay, pod};
@@ -209,11 +209,15 @@ pub fn configuration(
     let secret = spec.secret_name().unwrap_or_default();
     let user = read(&format!("Secret {secret}, key user.conf"), user_conf.unwrap_or_default());
     let inline = read("spec.configuration.inline", spec.inline().as_bytes());
+    let tuning = tuning::settings(spec, spec.tuning(), major).unwrap_or_else(|words| {
+        refusals.push(Refusal::new(words));
+        Settings::new()
+    });
     if !refusals.is_empty() {
         return Err(refusals);
     }
     let provisioner = provisioned::defaults(spec, major);
-    let layers = Layers { provisioner, user, inline, ..Layers::default() };
+    let layers = Layers { provisioner, tuning, user, inline, owned: Settings::new() };
     Ok(Configuration { rendered: layers.file(), inline: spec.inline().to_owned() })
 }
 
@@ -312,6 +316,25 @@ mod tests {
         check_configuration("work_mem = 1gb", None, &["spec.configuration.inline: 1:12 work_mem"]);
         check_configuration("port = 1", None, &["belongs to the operator"]);
         check_configuration("", Some("no_such = 1"), &["Secret mine, key user.conf: 1:1"]);
+    }
+
+    #[test]
+    fn tuning_is_below_what_the_owner_sets_and_above_the_defaults() {
+        let of = |tuning: &str| {
+            let spec = format!(
+                "{{version: '15', configuration: {{tuning: {tuning}, inline: {{user.conf: \
+                 'max_connections = 50'}}}}}}"
+            );
+            configuration(&postgres(&spec).spec, None)
+        };
+        let got = of("{profile: desktop, storageType: hdd}").unwrap();
+        let check = |name, expected| assert_eq!(got.rendered.value_of(name), Some(expected));
+        check("max_connections", "50");
+        check("random_page_cost", "4");
+        check("shared_buffers", "64MB");
+        check("wal_level", "replica");
+        let refused = of("{storageType: tape}").unwrap_err();
+        assert!(refused[0].words.starts_with("spec.configuration.tuning.storageType: \"tape\""));
     }
 
     #[test]

@@ -10,7 +10,7 @@ use k8s_openapi::jiff::Timestamp;
 use crate::api::Postgres;
 use crate::api::conditions;
 use crate::api::postgres::{PostgresSpec, StorageType, condition};
-use crate::pgconf::{Settings, provisioned};
+use crate::pgconf::{Settings, provisioned, tuning};
 
 use super::blueprint::{self, Blueprint, Configuration, Options, Refusal};
 use super::children::certificates::{self, Due};
@@ -219,7 +219,10 @@ fn pending(spec: &PostgresSpec, secrets: &Secrets) -> Vec<String> {
     else {
         return Vec::new();
     };
-    operator_config::pending(operator, &provisioned::defaults(spec, major), &user, &inline)
+    // Tuning that cannot be worked out is named among the fields that nothing acts on.
+    let Ok(tuning) = tuning::settings(spec, spec.tuning(), major) else { return Vec::new() };
+    let defaults = provisioned::defaults(spec, major);
+    operator_config::pending(operator, &defaults, &tuning.merged(&user), &inline)
 }
 
 /// Fields that nothing acts on, sorted.
@@ -234,6 +237,10 @@ fn unacted(postgres: &Postgres, blueprint: Option<&Blueprint>, ground: &Ground<'
     fields.extend(others.map(|key| format!("healthChecker.{key}")));
     let over = spec.pod_template.as_ref().and_then(|template| template.spec.as_ref());
     fields.extend(over.map(|over| overlay::unused(over, ground.kind)).unwrap_or_default());
+    let tuned = blueprint::major(spec).map(|major| tuning::settings(spec, spec.tuning(), major));
+    if let Ok(Err(words)) = tuned {
+        fields.push(format!("configuration.tuning ({words})"));
+    }
     if let (Some(blueprint), Some(live)) = (blueprint, ground.workload)
         && workload::other_storage(blueprint, live)
     {
@@ -318,6 +325,30 @@ mod tests {
         check_refused(foreign, None, &[], "Secret mine is not there");
         let secret = "{version: '15', storageType: Ephemeral, configuration: {secretName: mine}}";
         check_refused(secret, None, &[], "create it with the key user.conf");
+    }
+
+    #[test]
+    fn an_edit_of_tuning_is_pending_or_named_as_impossible() {
+        let of = |tuning: &str| {
+            let spec = format!(
+                "{{version: '15', storageType: Ephemeral, configuration: {{tuning: {tuning}}}}}"
+            );
+            let postgres = postgres(&spec);
+            let first = configuration(&postgres, &Secrets::default(), &mut Vec::new());
+            (postgres, first)
+        };
+        let (same, first) = of("{profile: web}");
+        let operator = operator_config::operator_config(&Owner::of(&same), &first.unwrap());
+        let secrets = Secrets { operator_config: Some(operator), ..Secrets::default() };
+        assert!(decide(&same, &secrets, &[]).pending.is_empty());
+        let (edited, _) = of("{profile: web, maxConnections: 100}");
+        assert_eq!(decide(&edited, &secrets, &[]).pending, ["max_connections", "work_mem"]);
+        let (wrong, none) = of("{profile: big}");
+        assert!(none.is_none());
+        let unacted = decide(&wrong, &secrets, &[]).unacted;
+        assert!(unacted[0].starts_with("configuration.tuning (spec.configuration.tuning.profile"));
+        let refusals = decide(&wrong, &Secrets::default(), &[]).refusals;
+        assert!(refusals[0].words.contains("web, oltp, dw, mixed or desktop"), "{refusals:?}");
     }
 
     #[test]

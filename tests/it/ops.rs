@@ -318,9 +318,34 @@ async fn three_nodes_are_reconfigured_in_every_way() {
     assert_eq!(other.phase(), OpsPhase::Pending);
     assert!(conditions::is_true(other.conditions(), status::NOT_CARRIED_OUT));
 
+    tuned(&orders).await;
+
     drop(running);
     loops.stop().await;
     world.stop().await;
+}
+
+/// Tuning comes, stays below what is set by hand, and goes. The containers have 64 MiB.
+async fn tuned(orders: &Orders<'_>) {
+    let tuning = |inputs: Value| json!({"tuning": inputs});
+    let tune = tuning(json!({"profile": "oltp", "maxConnections": 90}));
+    orders.reconfigure("tune", tune).await.successful();
+    assert_eq!(orders.show("max_connections").await, ["90"; 3]);
+    assert_eq!(orders.show("work_mem").await, ["167kB"; 3]);
+    assert_eq!(orders.show("max_wal_size").await, ["256MB"; 3]);
+    assert_eq!(orders.show("wal_level").await, ["replica"; 3]);
+    orders.reconfigure("by-hand", apply("work_mem = 5MB")).await.successful();
+    assert_eq!(orders.show("work_mem").await, ["5MB"; 3]);
+    assert_eq!(orders.show("random_page_cost").await, ["1.1"; 3]);
+    let wrong = orders.reconfigure("wrong", tuning(json!({"profile": "fast"}))).await;
+    assert!(wrong.failed().contains("write web, oltp"), "{}", wrong.failed());
+    let less = tuning(json!({"disableAutoTune": true}));
+    orders.reconfigure("untune", less).await.successful();
+    assert_eq!(orders.show("max_connections").await, ["100"; 3]);
+    assert_eq!(orders.show("random_page_cost").await, ["4"; 3]);
+    assert_eq!(orders.show("work_mem").await, ["5MB"; 3]);
+    let left = orders.get().await.spec.tuning().cloned().unwrap();
+    assert_eq!(json!(left), json!({"disableAutoTune": true}));
 }
 
 #[tokio::test(flavor = "multi_thread")]

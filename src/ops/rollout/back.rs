@@ -77,6 +77,9 @@ fn said(current: &Current<'_>) -> bool {
 
 const AS_BEFORE: &str = "what was in force before is in force again";
 
+/// What becomes of `maxRetries` after a rollback; see [`super`] for the reason.
+const NOT_AGAIN: &str = "; not tried again: spec.maxRetries counts tries that change nothing";
+
 /// Says how the way back ended; a request that is gone cannot be told.
 fn tell(current: &Current<'_>, outcome: Result<(), String>) -> Step {
     let Some(request) = current.request else { return resume(current.database) };
@@ -93,7 +96,13 @@ fn end(seen: &Seen, current: &Current<'_>, journal: &Journal) -> Step {
     let Some(request) = current.request else { return Step::Nothing };
     let words = journal.rollback.as_ref().map_or("", |rollback| rollback.words.as_str());
     let back = conditions::find(request.conditions(), status::ROLLED_BACK);
-    let sentence = back.map_or_else(|| words.to_owned(), |b| format!("{words}; {}", b.message));
+    let mut sentence = words.to_owned();
+    if let Some(back) = back {
+        sentence = format!("{sentence}; {}", back.message);
+    }
+    if request.spec.max_retries.is_some_and(|retries| retries > 0) {
+        sentence.push_str(NOT_AGAIN);
+    }
     let mut told = status::failed(request, &sentence, current.now);
     let mut report = status::report(Some(&told.status));
     report::finish(seen, current, &mut report);

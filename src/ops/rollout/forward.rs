@@ -2,6 +2,7 @@
 
 use std::collections::BTreeMap;
 
+use crate::api::PostgresOpsRequest;
 use crate::instance::protocol::DryRan;
 use crate::ops::admit::{self, Admission, Plan};
 use crate::ops::journal::Journal;
@@ -13,7 +14,7 @@ use crate::ops::step::{Awaited, Step, Trial};
 use crate::pgconf::{Class, Name, Settings, tiers};
 
 use super::course::{Course, course};
-use super::{Current, is_overdue, is_proven, report, resume, roll_back};
+use super::{Current, given_up, is_overdue, is_proven, report, resume, roll_back};
 
 /// From this many connections, workers or locks on their memory is worth allocating once before.
 const LEAP: u64 = 2000;
@@ -30,11 +31,7 @@ pub fn begin(seen: &Seen, current: &Current<'_>) -> Step {
             let reason = "ConfigurationChanged";
             return Step::Conclude(status::skipped(request, reason, &why, now));
         }
-        Admission::Wait { what, .. } if is_overdue(current) => {
-            let why = format!("gave up waiting, nothing was changed: {what}");
-            return Step::Conclude(status::failed(request, &why, now));
-        }
-        Admission::Wait { what, on, .. } => return Step::Wait { what, on },
+        Admission::Wait { what, on, .. } => return wait(current, request, what, on),
     };
     // 2. Dry run: the pause that follows says that it passed.
     if !paused {
@@ -45,16 +42,20 @@ pub fn begin(seen: &Seen, current: &Current<'_>) -> Step {
                 let why = seen::shown(&words, &settings);
                 Step::Conclude(status::failed(request, &why, now))
             }
-            (None, Some(what)) if is_overdue(current) => {
-                let why = format!("gave up waiting, nothing was changed: {what}");
-                Step::Conclude(status::failed(request, &why, now))
-            }
-            (None, Some(what)) => Step::Wait { what, on: Awaited::Servers },
+            (None, Some(what)) => wait(current, request, what, Awaited::Servers),
             (None, None) => pause(current),
         };
     }
     // 3. Keep what was before.
     Step::Keep(Box::new(admit::journal(seen, request, *plan, now)))
+}
+
+/// While nothing is changed: waits, for as many tries as the request has.
+fn wait(current: &Current<'_>, request: &PostgresOpsRequest, what: String, on: Awaited) -> Step {
+    match given_up(current, &what) {
+        Some(why) => Step::Conclude(status::failed(request, &why, current.now)),
+        None => Step::Wait { what, on },
+    }
 }
 
 fn pause(current: &Current<'_>) -> Step {

@@ -18,7 +18,7 @@ use crate::api::names::{DatabaseRef, INLINE_CONF, RENDERED_CONF, USER_CONF, anno
 use crate::api::postgres::condition;
 use crate::api::{ConfigRepository, Postgres, PostgresOpsRequest};
 use crate::cluster;
-use crate::pgconf::{Layers, Settings};
+use crate::pgconf::{Layers, Name, Settings, provisioned, tuning};
 use crate::sync::Context;
 use crate::sync::desired::{Desired, Document};
 use crate::sync::live::{Custom, Live, Observed, Present};
@@ -236,6 +236,15 @@ async fn custom(postgres: &Postgres, fresh: bool, cx: &Context) -> Result<Custom
         layers.provisioner = rendered.clone();
         let (user, inline) = (&layers.user, &layers.inline);
         layers.provisioner.retain(|name, _| !user.contains(name) && !inline.contains(name));
+        // Of these, what tuning makes of the object as it is now; also below what overrides it.
+        let tuned = provisioned::major(&postgres.spec.version).map(|major| {
+            tuning::settings(&postgres.spec, postgres.spec.tuning(), major).unwrap_or_default()
+        });
+        let mut tuned = tuned.unwrap_or_default();
+        let hidden = |name: &Name| user.contains(name) || inline.contains(name);
+        tuned.retain(|name, value| hidden(name) || rendered.get(name) == Some(value));
+        layers.provisioner.retain(|name, _| !tuned.contains(name));
+        layers.tuning = tuned;
     }
     custom.layers = layers;
     Ok(custom)
