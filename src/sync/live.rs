@@ -31,7 +31,7 @@ pub enum Live {
 }
 
 /// A database that is there.
-#[derive(Clone, Debug)]
+#[derive(Clone, Debug, Default)]
 pub struct Present {
     /// UID of the object.
     pub uid: String,

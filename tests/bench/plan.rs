@@ -220,19 +220,12 @@ fn present(number: usize, inline: &Settings) -> Present {
     Present {
         uid: format!("uid-{number}"),
         version: "15".to_owned(),
-        reported: None,
         nodes: 3,
         phase: Some(Phase::Ready),
         provisioned: true,
-        paused: None,
-        freeze: None,
-        retry: None,
-        claim_text: None,
-        claim: None,
         claimant_exists: true,
         admitted: true,
         custom: Custom { layers, ..Custom::default() },
-        requests: Vec::new(),
-        running: None,
+        ..Present::default()
     }
 }

@@ -590,21 +590,11 @@ impl World {
 fn fresh(database: &DatabaseRef) -> Present {
     Present {
         uid: format!("{}-uid", database.name),
-        version: String::new(),
-        reported: None,
         nodes: 1,
-        phase: None,
         provisioned: true,
-        paused: None,
-        freeze: None,
-        retry: None,
-        claim_text: None,
-        claim: None,
         claimant_exists: true,
         admitted: true,
-        custom: Custom::default(),
-        requests: Vec::new(),
-        running: None,
+        ..Present::default()
     }
 }
 

@@ -447,20 +447,12 @@ mod tests {
         Present {
             uid: "u".to_owned(),
             version: "15".to_owned(),
-            reported: None,
             nodes: 1,
             phase: Some(Phase::Ready),
             provisioned: true,
-            paused: None,
-            freeze: None,
-            retry: None,
-            claim_text: None,
-            claim: None,
-            claimant_exists: false,
             admitted: true,
             custom: Custom { layers, ..Custom::default() },
-            requests: Vec::new(),
-            running: None,
+            ..Present::default()
         }
     }
 

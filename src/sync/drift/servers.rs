@@ -145,20 +145,13 @@ mod tests {
         let present = Present {
             uid: "u".to_owned(),
             version: "15".to_owned(),
-            reported: None,
             nodes: 2,
-            phase: None,
             provisioned: true,
-            paused: None,
-            freeze: None,
-            retry: None,
-            claim_text: None,
-            claim: None,
             claimant_exists: true,
             admitted: true,
             custom,
-            requests: Vec::new(),
             running: Some(running),
+            ..Present::default()
         };
         let catalogue = Catalogue::for_version("15").unwrap();
         Difference::of(&document(parameters), &present, catalogue)
