@@ -7,10 +7,10 @@ cd "$(dirname "${BASH_SOURCE[0]}")/.."
 . examples/install-tools.sh
 need cc gcc libc6-dev
 need git git
-need kubectl kubernetes-client
 need psql postgresql-client
 need_postgres
 install_missing
+need_kubectl
 
 step() { printf '\n== %s\n' "$1"; }
 

@@ -2,6 +2,7 @@
 # Makes the programs of a real Kubernetes, once per machine:
 #   build.sh            etcd, kube-apiserver, kube-controller-manager, kube-scheduler
 #   build.sh --node     kubelet and kube-proxy as well
+#   build.sh --kubectl  kubectl alone, where no package brings one
 #   build.sh --folder   makes nothing, prints the folder they belong in
 #   build.sh --check    makes nothing, fails when something is missing
 # The folder follows the KUBEBUILDER_ASSETS convention: that variable names it, otherwise it is
@@ -15,6 +16,7 @@ folder=${KUBEBUILDER_ASSETS:-${XDG_CACHE_HOME:-$HOME/.cache}/pgitops/kubernetes-
 case $folder in /*) ;; *) folder=$PWD/$folder ;; esac
 cd "$here"
 programs=(kube-apiserver kube-controller-manager kube-scheduler)
+etcd=etcd
 
 die() {
   echo "tests/kubernetes/build.sh: $1" >&2
@@ -24,18 +26,22 @@ die() {
 case "${1:-}" in
 '') ;;
 --node) programs+=(kubelet kube-proxy) ;;
+--kubectl) programs=(kubectl) etcd= ;;
 --folder | --check) ;;
-*) die "unknown argument $1; the arguments are --node, --folder and --check" ;;
+*) die "unknown argument $1; the arguments are --node, --kubectl, --folder and --check" ;;
 esac
 
 # What a program here says of its version; nothing when it is not there.
 version_of() {
   [ -x "$folder/$1" ] || return 0
-  "$folder/$1" --version 2>/dev/null | sed -n 's/^Kubernetes //p'
+  case $1 in
+  kubectl) "$folder/$1" version --client 2>/dev/null | sed -n 's/^Client Version: //p' ;;
+  *) "$folder/$1" --version 2>/dev/null | sed -n 's/^Kubernetes //p' ;;
+  esac
 }
 
 missing() {
-  [ -x "$folder/etcd" ] || echo etcd
+  [ -z "$etcd" ] || [ -x "$folder/etcd" ] || echo etcd
   local program
   for program in "${programs[@]}"; do
     [ "$(version_of "$program")" = "$version" ] || echo "$program"
