@@ -33,6 +33,19 @@ pub struct Condition {
     pub severity: Option<String>,
 }
 
+/// An object whose status holds conditions.
+pub trait Conditioned {
+    /// The conditions, none when there is no status yet.
+    fn conditions(&self) -> &[Condition];
+}
+
+/// Everything that was asked for is so (kstatus).
+pub const READY: &str = "Ready";
+/// Work goes on (kstatus); there only while it does.
+pub const RECONCILING: &str = "Reconciling";
+/// Nothing will change by itself (kstatus); there only while it is so.
+pub const STALLED: &str = "Stalled";
+
 /// Messages are cut to this many characters, so that conditions stay readable and objects small.
 pub const MESSAGE_LIMIT: usize = 1024;
 

@@ -10,7 +10,7 @@ use kube::{CustomResource, KubeSchema};
 use schemars::JsonSchema;
 use serde::{Deserialize, Serialize};
 
-use super::conditions::Condition;
+use super::conditions::{Condition, Conditioned};
 use super::duration::Length;
 use super::names::RepositoryRef;
 use super::postgres::SecretRef;
@@ -214,11 +214,11 @@ pub struct Rollout {
 /// Types of conditions on a `ConfigRepository`.
 pub mod condition {
     /// Everything that the accepted commit asks for is applied.
-    pub const READY: &str = "Ready";
+    pub const READY: &str = super::super::conditions::READY;
     /// Work goes on.
-    pub const RECONCILING: &str = "Reconciling";
+    pub const RECONCILING: &str = super::super::conditions::RECONCILING;
     /// Nothing will change by itself; the message says what to do.
-    pub const STALLED: &str = "Stalled";
+    pub const STALLED: &str = super::super::conditions::STALLED;
     /// The notes were pushed.
     pub const NOTES_PUBLISHED: &str = "NotesPublished";
     /// Some field of the spec is known but does nothing yet.
@@ -242,6 +242,12 @@ impl ConfigRepository {
     /// An annotation's value.
     pub fn annotation(&self, name: &str) -> Option<&str> {
         self.metadata.annotations.as_ref().and_then(|map| map.get(name)).map(String::as_str)
+    }
+}
+
+impl Conditioned for ConfigRepository {
+    fn conditions(&self) -> &[Condition] {
+        self.status.as_ref().map_or(&[], |status| &status.conditions)
     }
 }
 

@@ -11,7 +11,7 @@ use schemars::JsonSchema;
 use serde::{Deserialize, Serialize};
 use serde_json::Value;
 
-use super::conditions::Condition;
+use super::conditions::{Condition, Conditioned};
 use super::duration::Length;
 use super::names::{DatabaseRef, RequestName, USER_CONF};
 use super::postgres::{SecretRef, Tuning};
@@ -313,6 +313,12 @@ impl Reconfiguration {
     /// Whether the database's custom configuration is dropped first.
     pub fn removes(&self) -> bool {
         self.remove_custom_config.unwrap_or(false)
+    }
+}
+
+impl Conditioned for PostgresOpsRequest {
+    fn conditions(&self) -> &[Condition] {
+        Self::conditions(self)
     }
 }
 

@@ -12,7 +12,7 @@ use schemars::JsonSchema;
 use serde::{Deserialize, Serialize};
 use serde_json::Value;
 
-use super::conditions::Condition;
+use super::conditions::{Condition, Conditioned};
 use super::names::{ChildNames, DatabaseRef};
 
 /// What the owner of a database wants.
@@ -351,6 +351,12 @@ fn any_object(_: &mut schemars::SchemaGenerator) -> schemars::Schema {
     schemars::json_schema!({
         "type": "object", "nullable": true, "x-kubernetes-preserve-unknown-fields": true
     })
+}
+
+impl Conditioned for Postgres {
+    fn conditions(&self) -> &[Condition] {
+        Self::conditions(self)
+    }
 }
 
 #[cfg(test)]

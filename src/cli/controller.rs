@@ -11,19 +11,23 @@ use std::time::Duration;
 
 use anyhow::Context as _;
 use clap::ValueEnum;
+use futures::FutureExt as _;
 use k8s_openapi::api::core::v1::Pod;
 use k8s_openapi::jiff::Timestamp;
 use tokio::signal::unix::{SignalKind, signal};
+use tokio::sync::watch;
 use tokio::task::JoinSet;
 use tokio_util::sync::CancellationToken;
 
 use super::connection::Connection;
 use crate::api::{ConfigRepository, Postgres, PostgresOpsRequest};
+use crate::cluster::definitions::{self, Needed};
 use crate::cluster::lease::{self, Terms};
+use crate::cluster::tell::{self, StatusOf};
 use crate::cluster::{Cluster, InSync, Leadership, Watched};
 use crate::git::{MirrorOptions, Mirrors};
 use crate::telemetry::Metrics;
-use crate::telemetry::server::{Endpoint, Told};
+use crate::telemetry::server::{Endpoint, Told, Watches};
 use crate::{ops, provision, sync};
 
 /// Arguments of `pgitops controller`.
@@ -156,23 +160,56 @@ pub async fn work(
         None => None,
     };
     let mut leadership = lease::start(&cluster, terms, shutdown.clone());
-    let seen = Seen::start(&cluster);
-    let metrics = Arc::new(Metrics::default());
-    let (watches, leader) = (seen.in_sync(), leadership.clone());
-    let told = Told { metrics: Arc::clone(&metrics), watches, leadership: leader };
+    let metrics = Arc::new(Metrics::default().with_calls(cluster.counted()));
+    let (tell, watches) = watch::channel(Watches::default());
+    let told = Told { metrics: Arc::clone(&metrics), watches, leadership: leadership.clone() };
     let endpoint = endpoint.map(|endpoint| tokio::spawn(endpoint.serve(told, shutdown.clone())));
-    let process = Process { cluster, seen, loops, settings, metrics };
+    let needed = needed(&loops);
+    let defined = definitions::served(&cluster, &needed, |missing| {
+        tell.send_replace(Watches::Undefined(missing));
+    });
+    if shutdown.run_until_cancelled(defined).await.is_some() {
+        let seen = Seen::start(&cluster);
+        tell.send_replace(Watches::Running(seen.in_sync()));
+        let process = Process { cluster, seen, loops, settings, metrics };
+        lead_when_elected(&process, &mut leadership, &shutdown).await?;
+    }
+    leadership.over().await;
+    if let Some(endpoint) = endpoint {
+        endpoint.await.context("metrics endpoint")?.context("metrics endpoint")?;
+    }
+    Ok(())
+}
+
+/// The kinds without which nothing can be done, and what installs them.
+fn needed(loops: &[Loop]) -> [Needed; 3] {
+    let ours = "install it: pgitops crd | kubectl apply --server-side -f -";
+    let kubedb = "it is KubeDB's and comes with KubeDB; without KubeDB run all loops, and \
+                  pgitops crd | kubectl apply --server-side -f -";
+    let alone = loops.contains(&Loop::Ops) || loops.contains(&Loop::Provision);
+    let theirs = if alone { ours } else { kubedb };
+    let repository =
+        "install it: pgitops crd --kind ConfigRepository | kubectl apply --server-side -f -";
+    [
+        Needed::kind::<Postgres>(theirs),
+        Needed::kind::<PostgresOpsRequest>(theirs),
+        Needed::kind::<ConfigRepository>(repository),
+    ]
+}
+
+/// Leads whenever it is our turn, until `shutdown`.
+async fn lead_when_elected(
+    process: &Process,
+    leadership: &mut Leadership,
+    shutdown: &CancellationToken,
+) -> anyhow::Result<()> {
     while !shutdown.is_cancelled() {
         tokio::select! {
             () = leadership.led() => {}
             () = shutdown.cancelled() => break,
         }
         tracing::info!(transitions = leadership.transitions(), "leading");
-        lead(&process, &leadership, &shutdown).await?;
-    }
-    leadership.over().await;
-    if let Some(endpoint) = endpoint {
-        endpoint.await.context("metrics endpoint")?.context("metrics endpoint")?;
+        lead(process, leadership, shutdown).await?;
     }
     Ok(())
 }
@@ -243,6 +280,7 @@ fn begin(
 ) -> anyhow::Result<JoinSet<anyhow::Result<()>>> {
     let Process { cluster, seen, loops, settings, metrics } = process;
     let mut running = JoinSet::new();
+    tell_of_unreadable(process, &mut running, stop);
     if loops.contains(&Loop::Provision) {
         let options = provision::Options {
             postgres_image: settings.postgres_image.clone(),
@@ -254,6 +292,7 @@ fn begin(
             Watched::<Pod>::start(cluster, Some(provision::SELECTOR)),
             leadership.clone(),
             options,
+            Arc::clone(metrics),
         );
         let stop = stop.clone();
         running.spawn(async move {
@@ -270,6 +309,7 @@ fn begin(
             Arc::clone(&seen.requests),
             leadership.clone(),
             Timestamp::now,
+            Arc::clone(metrics),
         );
         let run = ops::run(Arc::new(cx), stop.clone());
         running.spawn(async move { run.await.context("ops") });
@@ -292,6 +332,32 @@ fn begin(
         running.spawn(async move { run.await.context("sync") });
     }
     Ok(running)
+}
+
+/// Tells of objects that cannot be read. Their status is ours where the loop runs that writes it.
+fn tell_of_unreadable(
+    process: &Process,
+    running: &mut JoinSet<anyhow::Result<()>>,
+    stop: &CancellationToken,
+) {
+    let Seen { databases, requests, repositories } = process.seen.clone();
+    let status = |of: Loop| match process.loops.contains(&of) {
+        true => StatusOf::Ours,
+        false => StatusOf::Theirs,
+    };
+    let cluster = || process.cluster.clone();
+    let telling = [
+        tell::unreadable(cluster(), databases, status(Loop::Provision)).boxed(),
+        tell::unreadable(cluster(), requests, status(Loop::Ops)).boxed(),
+        tell::unreadable(cluster(), repositories, status(Loop::Sync)).boxed(),
+    ];
+    for telling in telling {
+        let stop = stop.clone();
+        running.spawn(async move {
+            stop.run_until_cancelled(telling).await;
+            Ok(())
+        });
+    }
 }
 
 fn identity() -> String {

@@ -6,19 +6,22 @@
 
 use std::fmt::Debug;
 use std::future::Future;
-use std::sync::Arc;
-use std::sync::atomic::{AtomicU64, Ordering};
 use std::time::Duration;
 
+use k8s_openapi::api::core::v1::ObjectReference;
 use kube::api::{DeleteParams, ListParams, Patch, PatchParams, PostParams, Preconditions};
 use kube::core::{ClusterResourceScope, NamespaceResourceScope};
 use kube::runtime::events::{Event, EventType, Recorder, Reporter};
 use kube::{Api, Client, Resource, ResourceExt};
+use prometheus_client::encoding::EncodeLabelSet;
+use prometheus_client::metrics::counter::Counter;
+use prometheus_client::metrics::family::Family;
 use serde::Serialize;
 use serde::de::DeserializeOwned;
 use serde_json::Value;
 
 use super::error::Error;
+use super::unreadable::Read;
 
 /// Deadline of one call. An API server answers in milliseconds; one that needs longer than this is
 /// treated as away, and the pass is made again later.
@@ -29,8 +32,20 @@ const DEADLINE: Duration = Duration::from_secs(10);
 pub struct Cluster {
     client: Client,
     recorder: Recorder,
-    calls: Arc<AtomicU64>,
+    calls: Calls,
 }
+
+/// A kind of call, and how it ended.
+#[derive(Clone, Debug, PartialEq, Eq, Hash, EncodeLabelSet)]
+pub struct Call {
+    /// What was to be done, as `get` or `patch status of`.
+    pub verb: &'static str,
+    /// `done`, or the class of the error.
+    pub result: &'static str,
+}
+
+/// Calls by kind, watches left out.
+pub type Calls = Family<Call, Counter>;
 
 /// What became of a creation.
 #[derive(Clone, Debug, PartialEq)]
@@ -80,7 +95,7 @@ impl Cluster {
     pub fn new(client: Client) -> Self {
         let reporter = Reporter { controller: "pgitops".to_owned(), instance: None };
         let recorder = Recorder::new(client.clone(), reporter);
-        Self { client, recorder, calls: Arc::new(AtomicU64::new(0)) }
+        Self { client, recorder, calls: Calls::default() }
     }
 
     /// The client itself, for watches.
@@ -88,9 +103,9 @@ impl Cluster {
         self.client.clone()
     }
 
-    /// Number of calls made so far, watches left out.
-    pub fn calls(&self) -> u64 {
-        self.calls.load(Ordering::Relaxed)
+    /// What counts the calls.
+    pub fn counted(&self) -> Calls {
+        self.calls.clone()
     }
 
     /// Whether the API server serves this kind now.
@@ -114,8 +129,15 @@ impl Cluster {
     /// # Errors
     /// See [`Error`].
     pub async fn get<K: Kind>(&self, namespace: &str, name: &str) -> Result<Option<K>, Error> {
-        let api = Api::<K>::namespaced(self.client.clone(), namespace);
-        self.bounded("get", naming::<K>(namespace, name), api.get_opt(name)).await
+        let api = Api::<Read<K>>::namespaced(self.client.clone(), namespace);
+        let naming = naming::<K>(namespace, name);
+        match self.bounded("get", naming.clone(), api.get_opt(name)).await? {
+            None => Ok(None),
+            Some(Read::Whole(object)) => Ok(Some(object)),
+            Some(Read::Not(unreadable)) => {
+                Err(Error::Unreadable { what: format!("get {naming}"), words: unreadable.words() })
+            }
+        }
     }
 
     /// Reads one object of a kind that has no namespace; `None` when it is not there.
@@ -267,6 +289,17 @@ impl Cluster {
     /// Tells people what happened to an object. Best effort: an event that cannot be written is
     /// logged, and stops nothing. `note` must hold no value of a parameter.
     pub async fn event<K: Kind>(&self, about: &K, kind: EventKind, reason: &str, note: &str) {
+        self.event_about(&about.object_ref(&()), kind, reason, note).await;
+    }
+
+    /// As [`Cluster::event`], about an object of which only this is known.
+    pub async fn event_about(
+        &self,
+        about: &ObjectReference,
+        kind: EventKind,
+        reason: &str,
+        note: &str,
+    ) {
         let event = Event {
             type_: match kind {
                 EventKind::Normal => EventType::Normal,
@@ -278,9 +311,10 @@ impl Cluster {
             action: "Reconcile".to_owned(),
             secondary: None,
         };
-        let reference = about.object_ref(&());
-        let call = self.recorder.publish(&event, &reference);
-        let naming = naming::<K>(&about.namespace().unwrap_or_default(), &about.name_any());
+        let call = self.recorder.publish(&event, about);
+        let part = |part: &Option<String>| part.clone().unwrap_or_default();
+        let (kind, namespace) = (part(&about.kind), part(&about.namespace));
+        let naming = format!("{kind} {namespace}/{}", part(&about.name));
         if let Err(error) = self.bounded("write event about", naming, call).await {
             tracing::warn!(%error, reason, "event was not written");
         }
@@ -288,17 +322,19 @@ impl Cluster {
 
     async fn bounded<T>(
         &self,
-        verb: &str,
+        verb: &'static str,
         naming: String,
         call: impl Future<Output = Result<T, kube::Error>>,
     ) -> Result<T, Error> {
-        self.calls.fetch_add(1, Ordering::Relaxed);
         let what = format!("{verb} {naming}");
-        match tokio::time::timeout(DEADLINE, call).await {
+        let answer = match tokio::time::timeout(DEADLINE, call).await {
             Ok(Ok(value)) => Ok(value),
             Ok(Err(error)) => Err(Error::of(what, error)),
             Err(_) => Err(Error::Timeout { what, deadline: DEADLINE }),
-        }
+        };
+        let result = answer.as_ref().map_or_else(Error::class, |_| "done");
+        self.calls.get_or_create(&Call { verb, result }).inc();
+        answer
     }
 }
 

@@ -6,6 +6,8 @@ use std::time::Duration;
 
 use kube::core::Status;
 
+use super::unreadable::words as words_of;
+
 /// A call to the API server that did not succeed.
 ///
 /// `what` names the call: verb, kind, namespace and name; never content.
@@ -49,6 +51,14 @@ pub enum Error {
         /// The server's words.
         words: String,
     },
+    /// The answer has a form that is not known here. Its content is never shown.
+    #[error("{what}: {words}")]
+    Unreadable {
+        /// The call.
+        what: String,
+        /// Where, and what to do.
+        words: String,
+    },
     /// No answer in time.
     #[error("{what}: no answer within {deadline:?}")]
     Timeout {
@@ -82,8 +92,13 @@ pub enum Retry {
 impl Error {
     /// Classifies an error of the client; `what` names the call.
     pub(super) fn of(what: String, error: kube::Error) -> Self {
-        let kube::Error::Api(status) = &error else {
-            return Self::Unavailable { what, source: Box::new(error) };
+        let status = match &error {
+            kube::Error::Api(status) => status,
+            // Its words would quote the value.
+            kube::Error::SerdeError(_) => {
+                return Self::Unreadable { what, words: words_of("a field") };
+            }
+            _ => return Self::Unavailable { what, source: Box::new(error) },
         };
         match status.code {
             404 => Self::NotFound { what },
@@ -103,9 +118,52 @@ impl Error {
             Self::Conflict { .. } => Retry::Soon,
             Self::NotFound { .. }
             | Self::Forbidden { .. }
+            | Self::Unreadable { .. }
             | Self::Timeout { .. }
             | Self::Unavailable { .. } => Retry::Later,
             Self::FieldConflict { .. } | Self::Invalid { .. } => Retry::Never,
+        }
+    }
+
+    /// One word for machines.
+    pub fn class(&self) -> &'static str {
+        match self {
+            Self::NotFound { .. } => "not_found",
+            Self::Conflict { .. } => "conflict",
+            Self::FieldConflict { .. } => "field_conflict",
+            Self::Forbidden { .. } => "forbidden",
+            Self::Invalid { .. } => "invalid",
+            Self::Unreadable { .. } => "unreadable",
+            Self::Timeout { .. } => "timeout",
+            Self::Unavailable { .. } => "unavailable",
+        }
+    }
+
+    /// One word for what a person has to mend first; `None` for what passes by itself.
+    pub fn blocks(&self) -> Option<&'static str> {
+        match self {
+            Self::Forbidden { .. } => Some("Forbidden"),
+            Self::FieldConflict { .. } => Some("FieldOwned"),
+            Self::Invalid { .. } => Some("Refused"),
+            Self::Unreadable { .. } => Some("Unreadable"),
+            Self::NotFound { .. }
+            | Self::Conflict { .. }
+            | Self::Timeout { .. }
+            | Self::Unavailable { .. } => None,
+        }
+    }
+
+    /// The same without the API server's words about an object, which may quote it: for events.
+    pub fn without_values(&self) -> String {
+        match self {
+            Self::Invalid { what, .. } => format!("{what}: refused; its status says why"),
+            Self::NotFound { .. }
+            | Self::Conflict { .. }
+            | Self::FieldConflict { .. }
+            | Self::Forbidden { .. }
+            | Self::Unreadable { .. }
+            | Self::Timeout { .. }
+            | Self::Unavailable { .. } => self.to_string(),
         }
     }
 

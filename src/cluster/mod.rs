@@ -5,8 +5,11 @@
 //! Leaves what is read and written to the loops. Never decides anything about a database.
 
 pub mod client;
+pub mod definitions;
 pub mod error;
 pub mod lease;
+pub mod tell;
+pub mod unreadable;
 pub mod watched;
 
 pub use client::{Cluster, Created, EventKind};

@@ -2,19 +2,22 @@
 //!
 //! Keeps the newest state that the API server told of, and tells whoever listens that an object was
 //! touched. What is read here may be old: whoever writes guards the write by a resourceVersion or
-//! by the name of what it creates. Never writes.
+//! by the name of what it creates. An object that cannot be read is not among those that are kept,
+//! hides no other, and is known by itself. Never writes.
 
 use std::hash::Hash;
 use std::sync::Arc;
 use std::sync::atomic::{AtomicU64, Ordering};
 
 use futures::{Stream, StreamExt};
-use kube::Api;
 use kube::runtime::reflector::{self, ObjectRef, Store};
-use kube::runtime::{WatchStreamExt, watcher};
+use kube::runtime::watcher::{self, Event};
+use kube::runtime::{WatchStreamExt, watcher as watch_all};
+use kube::{Api, ResourceExt};
 use tokio::sync::{broadcast, watch};
 
 use super::client::{Cluster, Kind};
+use super::unreadable::{Read, Unread};
 
 /// Objects that a slow listener may be behind before it loses some. A loop that lost touches
 /// still looks at every object at its interval; 4096 is more than one relist of 1 000 databases.
@@ -29,8 +32,20 @@ where
     store: Store<K>,
     touched: broadcast::Sender<Arc<K>>,
     told: Arc<AtomicU64>,
+    unread: watch::Receiver<Unread>,
     ready: watch::Receiver<bool>,
     watching: tokio::task::JoinHandle<()>,
+}
+
+/// Lets through what can be read, and keeps what cannot.
+struct Sieve<K>
+where
+    K: Kind,
+    K::DynamicType: Hash + Eq,
+{
+    store: Store<K>,
+    told: Arc<AtomicU64>,
+    unread: watch::Sender<Unread>,
 }
 
 /// Whether one kind's first list is in; outlives the watch, which then stays as it was.
@@ -48,21 +63,82 @@ impl InSync {
     }
 }
 
+impl<K: Kind> Sieve<K> {
+    /// The same event about an object that can be read; one that was there and cannot be read any
+    /// more is deleted as far as the store is concerned.
+    fn pass(&self, event: Event<Read<K>>) -> Option<Event<K>> {
+        match event {
+            Event::Init => {
+                self.unread.send_if_modified(|unread| !std::mem::take(unread).is_empty());
+                Some(Event::Init)
+            }
+            Event::InitDone => Some(Event::InitDone),
+            Event::InitApply(read) => self.known(read).map(Event::InitApply),
+            Event::Apply(read) => {
+                let old = self.store.get(&reference(&read));
+                match self.known(read) {
+                    Some(object) => Some(Event::Apply(object)),
+                    None => old.map(|old| Event::Delete(Arc::unwrap_or_clone(old))),
+                }
+            }
+            Event::Delete(read) => {
+                let (id, old) = (id(&read), self.store.get(&reference(&read)));
+                self.unread.send_if_modified(|unread| unread.remove(&id).is_some());
+                old.map(|old| Event::Delete(Arc::unwrap_or_clone(old)))
+            }
+        }
+    }
+
+    fn known(&self, read: Read<K>) -> Option<K> {
+        let id = id(&read);
+        match read {
+            Read::Whole(object) => {
+                self.unread.send_if_modified(|unread| unread.remove(&id).is_some());
+                Some(object)
+            }
+            Read::Not(unreadable) => {
+                tracing::warn!(
+                    kind = %K::kind(&()), namespace = id.0, name = id.1, field = unreadable.field,
+                    "object cannot be read"
+                );
+                self.unread.send_modify(|unread| drop(unread.insert(id, *unreadable)));
+                self.told.fetch_add(1, Ordering::Release);
+                None
+            }
+        }
+    }
+}
+
+fn id<K: Kind>(read: &Read<K>) -> (String, String) {
+    (read.namespace().unwrap_or_default(), read.name_any())
+}
+
+fn reference<K: Kind>(read: &Read<K>) -> ObjectRef<K> {
+    let (namespace, name) = id(read);
+    ObjectRef::new(&name).within(&namespace)
+}
+
 impl<K: Kind> Watched<K> {
     /// Begins to watch, in all namespaces, what carries these labels (all when `None`).
     pub fn start(cluster: &Cluster, labels: Option<&str>) -> Arc<Self> {
-        let (reader, writer) = reflector::store::<K>();
-        let (touched, _) = broadcast::channel(BEHIND);
-        let sender = touched.clone();
-        let told = Arc::new(AtomicU64::new(0));
-        let count = told.clone();
+        let api = Api::<Read<K>>::all(cluster.client());
+        let (reader, writer) = reflector::store();
+        let (keep, unread) = watch::channel(Unread::default());
+        let told = Arc::<AtomicU64>::default();
+        let sieve = Sieve { store: reader.clone(), told: told.clone(), unread: keep };
         let config = watcher::Config {
             label_selector: labels.map(str::to_owned),
             ..watcher::Config::default()
         };
-        let api = Api::<K>::all(cluster.client());
+        let events = watch_all(api, config).filter_map(move |event| {
+            let event = event.map(|event| sieve.pass(event)).transpose();
+            std::future::ready(event)
+        });
+        let (touched, _) = broadcast::channel(BEHIND);
+        let sender = touched.clone();
+        let count = told.clone();
         let watching = tokio::spawn(async move {
-            let events = watcher(api, config).default_backoff().reflect(writer);
+            let events = events.default_backoff().reflect(writer);
             // Counted when the store has it: whoever reads the number first never misses a change.
             let events = events.inspect(move |_| {
                 count.fetch_add(1, Ordering::Release);
@@ -73,9 +149,7 @@ impl<K: Kind> Watched<K> {
                 match event {
                     // Nobody listening yet is no failure: listeners begin with the whole store.
                     Ok(object) => drop(sender.send(Arc::new(object))),
-                    Err(error) => {
-                        tracing::warn!(kind = %K::kind(&()), %error, "watch broke; it goes on")
-                    }
+                    Err(error) => broke::<K>(&error),
                 }
             }
         });
@@ -87,7 +161,7 @@ impl<K: Kind> Watched<K> {
                 tell.send_replace(true);
             }
         });
-        Arc::new(Self { store: reader, touched, told, ready, watching })
+        Arc::new(Self { store: reader, touched, told, unread, ready, watching })
     }
 
     /// Waits until the first list is in; for ever when the watch ended before. Any number may
@@ -124,6 +198,19 @@ impl<K: Kind> Watched<K> {
         all
     }
 
+    /// What cannot be read now, and its changes.
+    pub fn unread(&self) -> watch::Receiver<Unread> {
+        self.unread.clone()
+    }
+
+    /// Why an object that the API server has cannot be read; `None` when it can be, or is not
+    /// there.
+    pub fn unreadable(&self, namespace: &str, name: &str) -> Option<String> {
+        let id = (namespace.to_owned(), name.to_owned());
+        let words = self.unread.borrow().get(&id).map(|unreadable| unreadable.words())?;
+        Some(format!("{} {namespace}/{name}: {words}", K::kind(&())))
+    }
+
     /// The store, for `Controller::for_stream`.
     pub fn store(&self) -> Store<K> {
         self.store.clone()
@@ -153,6 +240,13 @@ impl<K: Kind> Watched<K> {
         let now = self.store.state();
         futures::stream::iter(now).chain(changes).map(|object| Ok(Arc::unwrap_or_clone(object)))
     }
+}
+
+/// Tells that a watch broke. It goes on by itself with growing pauses, and what the server says of
+/// its reason names the verb, the resource and who was refused.
+fn broke<K: Kind>(error: &watcher::Error) {
+    let cause = std::error::Error::source(error).map(ToString::to_string);
+    tracing::warn!(kind = %K::kind(&()), %error, cause, "watch broke; it goes on");
 }
 
 impl<K: Kind> Drop for Watched<K> {

@@ -25,6 +25,7 @@ use super::seen::{Answers, FieldOwned, Seen};
 use super::status::{self, Pause};
 use super::step::{Awaited, Evidence, SpecPatch, Step, Told, Touched};
 
+pub mod blocked;
 mod events;
 mod instances;
 mod secrets;

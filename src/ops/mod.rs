@@ -42,6 +42,7 @@ use k8s_openapi::jiff::Timestamp;
 
 use crate::api::{Postgres, PostgresOpsRequest};
 use crate::cluster::{Cluster, Leadership, Watched};
+use crate::telemetry::Metrics;
 
 pub use reconcile::run;
 
@@ -57,6 +58,8 @@ pub struct Context {
     pub leadership: Leadership,
     /// The time.
     pub clock: fn() -> Timestamp,
+    /// What is counted.
+    pub metrics: Arc<Metrics>,
     /// Connections to instances, kept between steps.
     pub instances: observe::Instances,
     /// Databases that a pass is working on.
@@ -71,8 +74,9 @@ impl Context {
         requests: Arc<Watched<PostgresOpsRequest>>,
         leadership: Leadership,
         clock: fn() -> Timestamp,
+        metrics: Arc<Metrics>,
     ) -> Self {
         let (instances, at_work) = Default::default();
-        Self { cluster, postgreses, requests, leadership, clock, instances, at_work }
+        Self { cluster, postgreses, requests, leadership, clock, metrics, instances, at_work }
     }
 }

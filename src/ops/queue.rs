@@ -133,7 +133,7 @@ fn begun_merge(pending: &[&PostgresOpsRequest], now: Timestamp) -> Option<Step> 
     let names = Progress::of(merged).merged_from;
     let say = |type_: &str, reason: &str, message: &str| {
         let condition = Condition::new(type_, true, reason, message, now);
-        status::told(merged, Some(OpsPhase::Pending), vec![condition], message)
+        status::told(merged, Some(OpsPhase::Pending), vec![condition], message, now)
     };
     if conditions::find(merged.conditions(), status::MERGED_FROM).is_none() {
         let from = names.join(", ");

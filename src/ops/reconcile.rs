@@ -17,6 +17,7 @@ use tracing::Instrument;
 
 use crate::api::{DatabaseRef, Postgres, PostgresOpsRequest};
 use crate::cluster::{self, Retry};
+use crate::telemetry::metrics::CarriedOut;
 
 use super::act::Error;
 use super::seen::Answers;
@@ -61,6 +62,9 @@ pub async fn reconcile(id: &DatabaseRef, cx: &Context) -> Result<Action, Error> 
             }
             other => other?, //                                                 write
         };
+        if let Some((type_, phase)) = step.ended(looked.seen()) {
+            cx.metrics.carried_out.get_or_create(&CarriedOut { r#type: type_, phase }).inc();
+        }
         answers = outcome.answers;
         match outcome.evidence {
             Evidence::Done(touched) => (before, waits) = (Some((looked, touched)), 0),
@@ -139,12 +143,19 @@ async fn one(postgres: Arc<Postgres>, cx: Arc<Context>) -> Result<Action, Error>
 
 async fn spanned(id: &DatabaseRef, cx: &Context) -> Result<Action, Error> {
     let span = tracing::info_span!("ops", database = %id);
+    let began = Instant::now();
     let done = reconcile(id, cx).instrument(span.clone()).await;
+    cx.metrics.pass("ops", done.is_ok(), began.elapsed());
     match &done {
         Ok(action) => tracing::debug!(parent: &span, ?action, "pass ended"),
         Err(error) => {
             let cause = std::error::Error::source(error).map(ToString::to_string);
             tracing::warn!(parent: &span, %error, cause, "pass failed");
+            if let Error::Cluster(error) = error
+                && let Some(reason) = error.blocks()
+            {
+                act::blocked::say(id, reason, error, cx).instrument(span).await;
+            }
         }
     }
     done

@@ -2,8 +2,10 @@
 //!
 //! Phases are KubeDB's; types of conditions too where it has one (`kubedb.md` §6.8), with type and
 //! reason the same word. Ours are `DryRunSucceeded`, `Proven`, `RolledBack`, `PendingRestart` and
-//! `Waiting`. Holds no values of parameters but those in a server's own words, filtered by the
-//! caller. Never decides what happens next.
+//! `Waiting`, and the three of kstatus (`Ready`, `Reconciling`, `Stalled`), which follow from the
+//! phase, so that `kubectl wait --for=condition=Ready` ends with a request. Holds no values of
+//! parameters but those in a server's own words, filtered by the caller. Never decides what happens
+//! next.
 
 use k8s_openapi::jiff::Timestamp;
 
@@ -109,6 +111,7 @@ pub fn told(
     phase: Option<OpsPhase>,
     said: Vec<Condition>,
     sentence: &str,
+    now: Timestamp,
 ) -> Told {
     let mut status = request.status.clone().unwrap_or_default();
     let generation = request.metadata.generation;
@@ -119,12 +122,65 @@ pub fn told(
         status.phase = Some(phase);
         status.observed_generation = generation;
     }
+    summarise(&mut status, sentence, generation, now);
     Told {
         request: request.request_name(),
         status,
         version: request.metadata.resource_version.clone(),
         sentence: sentence.to_owned(),
     }
+}
+
+/// kstatus: `Ready` is always there; of `Reconciling` and `Stalled` one or none.
+fn summarise(
+    status: &mut PostgresOpsRequestStatus,
+    sentence: &str,
+    generation: Option<i64>,
+    now: Timestamp,
+) {
+    let phase = status.phase.unwrap_or_default();
+    let (ready, other) = match phase {
+        OpsPhase::Successful => (true, None),
+        // Also a request that another one stands for has itself done nothing.
+        OpsPhase::Failed | OpsPhase::Skipped | OpsPhase::Denied => {
+            (false, Some(conditions::STALLED))
+        }
+        OpsPhase::Pending
+        | OpsPhase::Progressing
+        | OpsPhase::WaitingForApproval
+        | OpsPhase::Approved => (false, Some(conditions::RECONCILING)),
+    };
+    for type_ in [conditions::RECONCILING, conditions::STALLED] {
+        if other != Some(type_) {
+            conditions::remove(&mut status.conditions, type_);
+        }
+    }
+    let reason = format!("{phase:?}");
+    let said = [Some((conditions::READY, ready)), other.map(|type_| (type_, true))];
+    for (type_, value) in said.into_iter().flatten() {
+        let condition = Condition::new(type_, value, &reason, sentence, now);
+        conditions::set(&mut status.conditions, condition.observed(generation));
+    }
+}
+
+/// What a person has to mend before a request can go on, in whatever phase it is; `None` when its
+/// status says so already. The next thing that is told takes it back.
+pub fn blocked(
+    request: &PostgresOpsRequest,
+    reason: &str,
+    sentence: &str,
+    now: Timestamp,
+) -> Option<Told> {
+    let said = conditions::find(request.conditions(), conditions::STALLED);
+    if said.is_some_and(|said| said.reason == reason && said.message == sentence) {
+        return None;
+    }
+    let mut told = told(request, None, Vec::new(), sentence, now);
+    let conditions = &mut told.status.conditions;
+    conditions::remove(conditions, conditions::RECONCILING);
+    let stalled = Condition::new(conditions::STALLED, true, reason, sentence, now);
+    conditions::set(conditions, stalled.observed(request.metadata.generation));
+    Some(told)
 }
 
 /// Why a request is still Pending; `None` when its status says so already.
@@ -136,11 +192,13 @@ pub fn explained(
     now: Timestamp,
 ) -> Option<Told> {
     let said = conditions::find(request.conditions(), type_);
+    let stalled = conditions::find(request.conditions(), conditions::STALLED).is_some();
+    let said = said.filter(|_| !stalled);
     if said.is_some_and(|c| c.is_true() && c.reason == reason && c.message == sentence) {
         return None;
     }
     let condition = Condition::new(type_, true, reason, sentence, now);
-    Some(told(request, Some(OpsPhase::Pending), vec![condition], sentence))
+    Some(told(request, Some(OpsPhase::Pending), vec![condition], sentence, now))
 }
 
 /// A request becomes Progressing.
@@ -155,7 +213,7 @@ pub fn accepted(request: &PostgresOpsRequest, now: Timestamp) -> Told {
         let fields = format!("nothing acts on these fields: {}", unacted.join(", "));
         said.push(say(FIELDS_NOT_ACTED_ON, true, &fields, now));
     }
-    let mut told = told(request, Some(OpsPhase::Progressing), said, message);
+    let mut told = told(request, Some(OpsPhase::Progressing), said, message, now);
     conditions::remove(&mut told.status.conditions, WAITING);
     told
 }
@@ -164,12 +222,13 @@ pub fn accepted(request: &PostgresOpsRequest, now: Timestamp) -> Told {
 /// is no longer so.
 pub fn skipped(request: &PostgresOpsRequest, reason: &str, why: &str, now: Timestamp) -> Told {
     let condition = Condition::new(SKIPPED, true, reason, why, now);
-    told(request, Some(OpsPhase::Skipped), vec![condition], why)
+    told(request, Some(OpsPhase::Skipped), vec![condition], why, now)
 }
 
 /// A request ends without success.
 pub fn failed(request: &PostgresOpsRequest, why: &str, now: Timestamp) -> Told {
-    let mut told = told(request, Some(OpsPhase::Failed), vec![say("Failed", true, why, now)], why);
+    let said = vec![say("Failed", true, why, now)];
+    let mut told = told(request, Some(OpsPhase::Failed), said, why, now);
     conditions::remove(&mut told.status.conditions, WAITING);
     // Always there, so that whoever reports can tell our failure from one of KubeDB's.
     let proof = told.status.proof.get_or_insert_default();
@@ -204,7 +263,7 @@ pub fn done_so_far(
         said.push(say(PENDING_RESTART, true, &message, now));
     }
     said.push(say(PROVEN, true, &proven, now));
-    let mut told = told(request, None, said, &proven);
+    let mut told = told(request, None, said, &proven, now);
     told.status.proof = Some(proof);
     told
 }
@@ -218,7 +277,7 @@ pub fn restarted(
     now: Timestamp,
 ) -> Told {
     let condition = say(&format!("{RESTARTED_POD}--{pod}"), true, message, now);
-    let mut told = told(request, None, vec![condition], message);
+    let mut told = told(request, None, vec![condition], message, now);
     told.status.proof = Some(proof);
     told
 }
@@ -228,7 +287,7 @@ pub fn successful(request: &PostgresOpsRequest, now: Timestamp) -> Told {
     let message = "Successfully completed the modification process.";
     let said =
         vec![say(RESUMED, true, "database is resumed", now), say("Successful", true, message, now)];
-    told(request, Some(OpsPhase::Successful), said, message)
+    told(request, Some(OpsPhase::Successful), said, message, now)
 }
 
 /// The report as it stands in the status, empty before the first restart.
@@ -274,7 +333,41 @@ mod tests {
         let accepted = accepted(&request, now).status;
         assert_eq!(accepted.phase, Some(OpsPhase::Progressing));
         let types: Vec<_> = accepted.conditions.iter().map(|c| c.type_.as_str()).collect();
-        assert_eq!(types, ["Foreign", "Restart"]);
+        assert_eq!(types, ["Ready", "Reconciling", "Foreign", "Restart"]);
+    }
+
+    #[test]
+    fn what_kstatus_reads_follows_from_the_phase() {
+        let spec = "{databaseRef: {name: d}, type: Restart}";
+        let mut request = PostgresOpsRequest::new("r", serde_yaml::from_str(spec).unwrap());
+        let now = Timestamp::UNIX_EPOCH;
+        let mut check = |told: Told, expected: &[&str]| {
+            let said = told.status.conditions.iter();
+            let said = said.filter(|c| ["Ready", "Reconciling", "Stalled"].contains(&&*c.type_));
+            let said: Vec<String> =
+                said.map(|c| format!("{} {} {}", c.type_, c.status, c.reason)).collect();
+            assert_eq!(said, expected);
+            request.status = Some(told.status);
+            request.clone()
+        };
+        let waits = explained(
+            &PostgresOpsRequest::new("r", serde_yaml::from_str(spec).unwrap()),
+            WAITING,
+            "NotReady",
+            "x",
+            now,
+        )
+        .unwrap();
+        let request = check(waits, &["Ready False Pending", "Reconciling True Pending"]);
+        let request = check(
+            accepted(&request, now),
+            &["Ready False Progressing", "Reconciling True Progressing"],
+        );
+        let stopped = blocked(&request, "Forbidden", "no right", now).unwrap();
+        let request = check(stopped, &["Ready False Progressing", "Stalled True Forbidden"]);
+        assert!(blocked(&request, "Forbidden", "no right", now).is_none());
+        let request = check(successful(&request, now), &["Ready True Successful"]);
+        check(failed(&request, "no", now), &["Ready False Failed", "Stalled True Failed"]);
     }
 
     #[test]

@@ -9,12 +9,13 @@ use k8s_openapi::jiff::Timestamp;
 use serde_json::Value;
 
 use crate::api::names::RequestName;
-use crate::api::ops_request::PostgresOpsRequestStatus;
+use crate::api::ops_request::{OpsPhase, OpsType, PostgresOpsRequestStatus};
 use crate::api::{Condition, PostgresOpsRequest};
 use crate::instance::protocol::ConfigurationSet;
 
 use super::journal::Journal;
 use super::proof::Expected;
+use super::seen::Seen;
 
 /// One step.
 #[derive(Clone, Debug)]
@@ -227,6 +228,42 @@ pub enum Touched {
 }
 
 impl Step {
+    /// Type and phase of the request that the step ends, for counting; `None` for all others.
+    pub fn ended(&self, seen: &Seen) -> Option<(&'static str, &'static str)> {
+        let (Self::Skip(told) | Self::Refuse(told) | Self::Conclude(told)) = self else {
+            return None;
+        };
+        let request = seen.requests.iter().find(|r| r.request_name() == told.request)?;
+        let type_ = match request.spec.type_ {
+            OpsType::Reconfigure => "Reconfigure",
+            OpsType::Restart => "Restart",
+            // Never carried out, so never ended by us.
+            OpsType::UpdateVersion
+            | OpsType::HorizontalScaling
+            | OpsType::VerticalScaling
+            | OpsType::VolumeExpansion
+            | OpsType::ReconfigureTLS
+            | OpsType::RotateAuth
+            | OpsType::ReconnectStandby
+            | OpsType::ForceFailOver
+            | OpsType::SetRaftKeyPair
+            | OpsType::StorageMigration
+            | OpsType::RotatePrincipalKey
+            | OpsType::EnableWALEncryption => return None,
+        };
+        let phase = match told.status.phase? {
+            OpsPhase::Successful => "Successful",
+            OpsPhase::Failed => "Failed",
+            OpsPhase::Skipped => "Skipped",
+            OpsPhase::Denied => "Denied",
+            OpsPhase::Pending
+            | OpsPhase::Progressing
+            | OpsPhase::WaitingForApproval
+            | OpsPhase::Approved => return None,
+        };
+        Some((type_, phase))
+    }
+
     /// The step's word in logs and events.
     pub fn word(&self) -> &'static str {
         match self {

@@ -10,6 +10,7 @@ use k8s_openapi::api::policy::v1::PodDisruptionBudget;
 use serde_json::json;
 
 use crate::api::names::{finalizers, labels, managers};
+use crate::api::postgres::PostgresStatus;
 use crate::api::{PetSet, Postgres};
 use crate::cluster::client::Kind;
 use crate::cluster::{self, Cluster, EventKind};
@@ -26,6 +27,7 @@ use super::same;
 use super::status::Report;
 use super::wanted::Wanted;
 
+pub mod blocked;
 pub mod instruct;
 
 pub use instruct::instruct;
@@ -210,13 +212,16 @@ pub async fn report(
     }
     let database = postgres.database();
     // Only what is ours, and the conditions as a whole, guarded by the version that they were
-    // read from.
+    // read from. What is forgotten here would be found missing, and written again, at every pass.
+    let PostgresStatus { phase, observed_generation, server_version, conditions, other: _ } =
+        &report.status;
     let patch = json!({
         "metadata": {"resourceVersion": postgres.metadata.resource_version},
         "status": {
-            "phase": report.status.phase,
-            "observedGeneration": report.status.observed_generation,
-            "conditions": report.status.conditions,
+            "phase": phase,
+            "observedGeneration": observed_generation,
+            "serverVersion": server_version,
+            "conditions": conditions,
         },
     });
     cluster.merge_status::<Postgres>(&database.namespace, &database.name, &patch).await?;

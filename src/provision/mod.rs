@@ -14,6 +14,7 @@ use k8s_openapi::jiff::Timestamp;
 
 use crate::api::Postgres;
 use crate::cluster::{Cluster, Leadership, Watched};
+use crate::telemetry::Metrics;
 
 pub mod act;
 pub mod blueprint;
@@ -53,6 +54,8 @@ pub struct Context {
     pub clock: fn() -> Timestamp,
     /// What the operator decides for all databases.
     pub options: Options,
+    /// What is counted.
+    pub metrics: Arc<Metrics>,
     /// What is remembered between passes.
     pub memory: observe::memory::Memory,
 }
@@ -89,10 +92,11 @@ impl Context {
         pods: Arc<Watched<Pod>>,
         leadership: Leadership,
         options: Options,
+        metrics: Arc<Metrics>,
     ) -> Self {
         let stores = Stores::start(&cluster).await;
         let (clock, memory) = (Timestamp::now as fn() -> Timestamp, Default::default());
-        Self { cluster, postgreses, pods, stores, leadership, clock, options, memory }
+        Self { cluster, postgreses, pods, stores, leadership, clock, options, metrics, memory }
     }
 
     /// Waits until every watch has its first list.

@@ -5,7 +5,7 @@
 //! the next pass sees how far it is.
 
 use std::sync::Arc;
-use std::time::Duration;
+use std::time::{Duration, Instant};
 
 use futures::StreamExt;
 use futures::stream::{BoxStream, select_all};
@@ -193,7 +193,14 @@ async fn spanned(postgres: Arc<Postgres>, cx: Arc<Context>) -> Result<Action, Er
     let database = postgres.database();
     let span = tracing::info_span!("provision", %database);
     async {
-        let done = reconcile(postgres, cx).await;
+        let began = Instant::now();
+        let done = reconcile(postgres.clone(), cx.clone()).await;
+        cx.metrics.pass("provision", done.is_ok(), began.elapsed());
+        if let Err(Error::Cluster(error)) = &done
+            && let Some(reason) = error.blocks()
+        {
+            act::blocked::say(&postgres, reason, error, &cx).await;
+        }
         if let Err(Error::Cluster(error)) = &done
             && error.is_conflict()
         {

@@ -296,6 +296,8 @@ fn troubles(outlook: &Outlook<'_>) -> Vec<Statement> {
         ),
         trouble(SCALE_DOWN_HELD, "PrimaryInTheWay", size_held.map(str::to_owned)),
         trouble(DELETION_HELD, "DoNotTerminate", deletion_held.map(str::to_owned)),
+        // A pass that comes this far is kept by nothing.
+        quiet(trouble(conditions::STALLED, "", None)),
         quiet(trouble(condition::CONFIGURATION_PENDING, "Edited", pending)),
         quiet(trouble(condition::FIELDS_NOT_ACTED_ON, "NotSupported", unacted)),
     ]

@@ -17,7 +17,7 @@ use kube::api::{Patch, PatchParams, PostParams};
 use kube::{Api, Client, ResourceExt as _};
 use serde_json::json;
 
-use super::api_server::{Access, Running};
+use super::api_server::{Access, Counts, Running};
 use super::endpoint;
 use super::node::Options as NodeOptions;
 use super::node::agent::Agent;
@@ -185,6 +185,11 @@ impl Sandbox {
             }
         }
         Ok(repository)
+    }
+
+    /// How often the API was asked for what, by verb and resource.
+    pub fn counts(&self) -> Counts {
+        self.server.counts()
     }
 
     /// Who asked the API for what in which scope, each once.

@@ -8,6 +8,7 @@ pub mod memory;
 pub mod servers;
 
 use std::sync::Arc;
+use std::time::Instant;
 
 use super::Context;
 use super::desired::{Desired, Scope, Tree};
@@ -45,7 +46,10 @@ pub async fn source(repository: &ConfigRepository, cx: &Context) -> Result<Look,
     let instance = InstanceName::parse(&spec.notes.instance)?;
     let url = SourceUrl::parse(&spec.url)?;
     let git = cx.mirrors.get(&url)?.with_timeout(spec.timeout.0);
-    let head = git.head(&spec.reference).await?;
+    let began = Instant::now();
+    let head = git.head(&spec.reference).await;
+    cx.metrics.git("look", head.is_ok(), began.elapsed());
+    let head = head?;
     let reader = Reader { repository, cx, git: &git, id: repository.repository() };
     let desired = reader.desired(&head, None).await?;
     let mut look = Look {

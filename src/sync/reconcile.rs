@@ -8,7 +8,7 @@ mod hints;
 mod triggers;
 
 use std::sync::Arc;
-use std::time::Duration;
+use std::time::{Duration, Instant};
 
 use futures::StreamExt;
 use futures::stream::select_all;
@@ -31,7 +31,6 @@ use super::{Context, act, observe};
 use crate::api::ConfigRepository;
 use crate::cluster::Retry;
 use crate::git;
-use crate::telemetry::metrics::Pass;
 
 /// Repositories looked at at the same time. A pass waits for git and the API server.
 const CONCURRENCY: u16 = 8;
@@ -182,9 +181,9 @@ async fn spanned(repository: Arc<ConfigRepository>, cx: Arc<Context>) -> Result<
     let id = repository.repository();
     let span = tracing::info_span!("sync", repository = %id);
     async {
+        let began = Instant::now();
         let done = reconcile(repository, cx.clone()).await;
-        let result = if done.is_ok() { "done" } else { "failed" };
-        cx.metrics.passes.get_or_create(&Pass { controller: "sync", result }).inc();
+        cx.metrics.pass("sync", done.is_ok(), began.elapsed());
         if let Err(error) = &done {
             let cause = std::error::Error::source(error).map(ToString::to_string);
             match error {

@@ -9,6 +9,7 @@ use std::future::Future;
 use std::os::unix::fs::PermissionsExt as _;
 use std::path::{Path, PathBuf};
 use std::process::Command;
+use std::sync::LazyLock;
 use std::time::Duration;
 
 use k8s_openapi::api::core::v1::Pod;
@@ -25,6 +26,14 @@ const STEP: Duration = Duration::from_millis(20);
 
 /// Our own executable.
 pub const EXECUTABLE: &str = env!("CARGO_BIN_EXE_pgitops");
+
+/// The newest major version of PostgreSQL that is installed.
+pub static MAJOR: LazyLock<String> = LazyLock::new(|| {
+    let versions = std::fs::read_dir("/usr/lib/postgresql").into_iter().flatten().flatten();
+    let whole = versions.filter(|version| version.path().join("bin/postgres").exists());
+    let majors = whole.filter_map(|version| version.file_name().to_str()?.parse::<u32>().ok());
+    majors.max().expect("PostgreSQL is needed by this test: install package postgresql").to_string()
+});
 
 /// A folder below /tmp that the pods' user can pass through; removed on drop.
 pub struct Folder(tempfile::TempDir);

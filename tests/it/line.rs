@@ -18,7 +18,7 @@ use pgitops::ops::status::{self, Pause};
 use serde_json::json;
 use tokio_postgres::{NoTls, SimpleQueryMessage};
 
-use crate::fixture::{EXECUTABLE, Folder, Process, World, until};
+use crate::fixture::{EXECUTABLE, Folder, MAJOR, Process, World, until};
 use crate::git::{chmod, git};
 use crate::simulate::Random;
 
@@ -50,7 +50,7 @@ impl Line {
             "apiVersion": "kubedb.com/v1", "kind": "Postgres",
             "metadata": {"name": "orders", "namespace": "demo"},
             "spec": {
-                "version": "15", "replicas": replicas,
+                "version": *MAJOR, "replicas": replicas,
                 "storage": {"resources": {"requests": {"storage": "1Gi"}}},
                 // 16 MB of shared buffers: three servers share this machine with other tests.
                 "podTemplate": {"spec": {"containers": [

@@ -6,6 +6,7 @@
 mod api_server;
 mod conformance;
 mod conforms;
+mod controller;
 mod deploy;
 mod fixture;
 mod git;

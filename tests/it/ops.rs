@@ -22,7 +22,7 @@ use tokio::task::JoinHandle;
 use tokio_postgres::NoTls;
 use tokio_util::sync::CancellationToken;
 
-use crate::fixture::{World, until};
+use crate::fixture::{MAJOR, World, until};
 
 /// The provisioner and ops beside a sandbox, as one controller runs them.
 struct Loops {
@@ -49,6 +49,7 @@ impl Loops {
             pods,
             leadership,
             provision::Options::default(),
+            Arc::default(),
         );
         let shutdown = CancellationToken::new();
         let stop = shutdown.clone();
@@ -66,6 +67,7 @@ impl Loops {
             self.requests.clone(),
             Leadership::fixed(transitions),
             Timestamp::now,
+            Arc::default(),
         ));
         let shutdown = CancellationToken::new();
         let stop = shutdown.clone();
@@ -114,7 +116,7 @@ impl Orders<'_> {
             "apiVersion": "kubedb.com/v1", "kind": "Postgres",
             "metadata": {"name": "orders", "namespace": "demo"},
             "spec": {
-                "version": "15", "replicas": replicas,
+                "version": *MAJOR, "replicas": replicas,
                 "storage": {"resources": {"requests": {"storage": "1Gi"}}},
                 "configuration": configuration,
                 // 16 MB of shared buffers: three servers share this machine with other tests.

@@ -16,7 +16,7 @@ use tokio::task::JoinHandle;
 use tokio_postgres::NoTls;
 use tokio_util::sync::CancellationToken;
 
-use crate::fixture::{World, until};
+use crate::fixture::{MAJOR, World, until};
 
 /// The provisioner beside a sandbox.
 struct Provisioner {
@@ -30,7 +30,7 @@ impl Provisioner {
         let postgreses = Watched::start(&cluster, None);
         let pods = Watched::start(&cluster, Some(SELECTOR));
         let options = Options::default();
-        let context = Context::new(cluster, postgreses, pods, leadership, options);
+        let context = Context::new(cluster, postgreses, pods, leadership, options, Arc::default());
         let shutdown = CancellationToken::new();
         let stop = shutdown.clone();
         let task = tokio::spawn(async move { run(Arc::new(context.await), stop).await.unwrap() });
@@ -53,7 +53,7 @@ fn manifest(spec: Value) -> Value {
 
 fn minimal(replicas: i32) -> Value {
     let storage = json!({"resources": {"requests": {"storage": "1Gi"}}});
-    manifest(json!({"version": "15", "replicas": replicas, "storage": storage}))
+    manifest(json!({"version": *MAJOR, "replicas": replicas, "storage": storage}))
 }
 
 /// Questions about the database `orders`.
@@ -235,7 +235,7 @@ async fn what_is_wrong_is_said_and_what_is_put_right_goes_on() {
     let world = World::start().await;
     let provisioner = Provisioner::start(&world, Leadership::fixed(1));
     let orders = Orders(&world);
-    world.apply(&manifest(json!({"version": "15", "monitor": {"agent": "x"}})));
+    world.apply(&manifest(json!({"version": *MAJOR, "monitor": {"agent": "x"}})));
     let words = orders.told("SpecInvalid").await;
     assert!(words.starts_with("spec.storage: storageType Durable"), "{words}");
     assert_eq!(orders.told("FieldsNotActedOn").await, "nothing acts on these fields: monitor");

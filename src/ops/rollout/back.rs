@@ -88,7 +88,7 @@ fn tell(current: &Current<'_>, outcome: Result<(), String>) -> Step {
         Err(what) => format!("going back is not complete: {what}"),
     };
     let said = status::say(status::ROLLED_BACK, outcome.is_ok(), &sentence, current.now);
-    Step::Report(status::told(request, None, vec![said], &sentence))
+    Step::Report(status::told(request, None, vec![said], &sentence, current.now))
 }
 
 /// After resuming: the request says how it ended.

@@ -4,6 +4,7 @@
 //! at most every ten seconds, final ones at once.
 
 use std::collections::{BTreeMap, BTreeSet};
+use std::time::Instant;
 
 use jiff::{SignedDuration, Timestamp};
 use serde_json::{Value, json};
@@ -123,7 +124,10 @@ async fn notes(
         false => BTreeSet::new(),
     };
     if !wanted.is_empty() {
-        push(look, &wanted, now).await?;
+        let began = Instant::now();
+        let pushed = push(look, &wanted, now).await;
+        cx.metrics.git("push", pushed.is_ok(), began.elapsed());
+        pushed?;
         let news = wanted.into_iter().map(|note| (note.commit, note.text));
         let news: BTreeMap<CommitId, String> = news.collect();
         standing.extend(news.clone());
@@ -224,16 +228,24 @@ async fn tell_held(repository: &ConfigRepository, outcome: &Outcome, cx: &Contex
         }
     }
     let id = repository.repository();
-    let before =
-        cx.memory.of(&id, |remembered| std::mem::replace(&mut remembered.told, now_held.clone()));
+    let now = (cx.clock)();
+    let before = cx.memory.of(&id, |remembered| remembered.hold(&now_held, now));
+    for (database, (reason, since)) in &before {
+        if now_held.get(database) != Some(reason) {
+            let took = now.duration_since(*since).as_secs_f64().max(0.0);
+            cx.metrics.held_seconds.get_or_create(&HeldBy { reason }).observe(took);
+        }
+    }
     let gauge = &cx.metrics.held;
     let held = cx.memory.held();
-    for reason in before.values().copied().chain(held.keys().copied()) {
+    for reason in before.values().map(|(reason, _)| *reason).chain(held.keys().copied()) {
         let number = held.get(reason).copied().unwrap_or_default();
         gauge.get_or_create(&HeldBy { reason }).set(number);
     }
-    let news: Vec<_> =
-        now_held.iter().filter(|(database, label)| before.get(*database) != Some(*label)).collect();
+    let news: Vec<_> = now_held
+        .iter()
+        .filter(|(database, label)| before.get(*database).map(|(told, _)| told) != Some(*label))
+        .collect();
     for (database, label) in news.iter().take(EVENTS) {
         let text = texts.get(database).map(String::as_str).unwrap_or_default();
         let note = format!("{database}: {text}");

@@ -116,7 +116,8 @@ async fn database(
     cx: &Context,
 ) -> Live {
     let Some(mut postgres) = cx.databases.get(&name.namespace, &name.name) else {
-        return Live::Absent;
+        let unreadable = cx.databases.unreadable(&name.namespace, &name.name);
+        return unreadable.map_or(Live::Absent, Live::Unknown);
     };
     // The end of our request may be seen before what it did: then what lives is asked for again,
     // or its own change would look like drift.

@@ -22,6 +22,9 @@ pub struct Memory {
 /// A Secret and the resourceVersion that it was read at.
 type Version = (String, Arc<ConfigSecret>);
 
+/// Why databases are held, and since when.
+pub type Told = BTreeMap<DatabaseRef, (&'static str, Timestamp)>;
+
 /// What is remembered of one repository.
 #[derive(Default)]
 pub struct Remembered {
@@ -38,8 +41,8 @@ pub struct Remembered {
     pub pushed: Option<Timestamp>,
     /// The databases that concern it.
     pub databases: BTreeSet<DatabaseRef>,
-    /// Why databases are held, as was told in events.
-    pub told: BTreeMap<DatabaseRef, &'static str>,
+    /// Why databases are held, as was told in events, and since when.
+    pub told: Told,
     /// The last whole look, if it left nothing to do.
     pub settled: Option<Settled>,
     /// Passes that failed in a row.
@@ -57,6 +60,19 @@ pub struct ConfigSecret {
 
 /// Most Secrets that are remembered: three for each of 10 000 databases.
 const SECRETS: usize = 30_000;
+
+impl Remembered {
+    /// Keeps why databases are held now; gives what was kept before.
+    pub fn hold(&mut self, held: &BTreeMap<DatabaseRef, &'static str>, now: Timestamp) -> Told {
+        let since = |database: &DatabaseRef, reason: &str| {
+            let before = self.told.get(database).filter(|(told, _)| *told == reason);
+            before.map_or(now, |(_, since)| *since)
+        };
+        let told = held.iter().map(|(id, reason)| (id.clone(), (*reason, since(id, reason))));
+        let told = told.collect();
+        std::mem::replace(&mut self.told, told)
+    }
+}
 
 impl Memory {
     /// Looks at or changes what is remembered of a repository. Never held across an await.
@@ -80,7 +96,7 @@ impl Memory {
     pub fn held(&self) -> BTreeMap<&'static str, i64> {
         let mut held = BTreeMap::new();
         for remembered in lock(&self.repositories).values() {
-            for label in remembered.told.values() {
+            for (label, _) in remembered.told.values() {
                 *held.entry(*label).or_default() += 1;
             }
         }

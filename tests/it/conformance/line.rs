@@ -15,6 +15,7 @@ use serde_json::{Value, json};
 use tokio_postgres::{NoTls, SimpleQueryMessage};
 
 use super::{Cluster, eventually};
+use crate::fixture::MAJOR;
 
 /// How long the steps took, as a person at kubectl and git sees them.
 #[derive(Debug, Clone, Copy)]
@@ -88,7 +89,7 @@ impl<'a> Line<'a> {
         let object = json!({
             "metadata": {"name": "orders"},
             "spec": {
-                "version": "15", "replicas": 3,
+                "version": *MAJOR, "replicas": 3,
                 "storage": {"resources": {"requests": {"storage": "1Gi"}}},
                 // 16 MB of shared buffers: three servers share this machine with other tests.
                 "podTemplate": {"spec": {"containers": [

@@ -26,7 +26,7 @@ use tokio_util::sync::CancellationToken;
 
 use super::manifests;
 use super::rights::{ACCOUNT, HOME};
-use crate::fixture::{World, until};
+use crate::fixture::{MAJOR, World, until};
 use crate::sync::{document, git};
 
 /// What the steps below read and write.
@@ -59,7 +59,7 @@ impl Line {
         line.world.apply(&json!({
             "apiVersion": "kubedb.com/v1", "kind": "Postgres",
             "metadata": {"name": "orders", "namespace": "demo"},
-            "spec": {"version": "15", "storageType": "Ephemeral"},
+            "spec": {"version": *MAJOR, "storageType": "Ephemeral"},
         }));
         line.set_status::<Postgres>("orders", json!({"phase": "Ready", "conditions": []})).await;
 
@@ -114,7 +114,7 @@ impl Line {
             "apiVersion": "kubedb.com/v1", "kind": "Postgres",
             "metadata": {"name": "orders", "namespace": "demo"},
             "spec": {
-                "version": "15", "replicas": 2,
+                "version": *MAJOR, "replicas": 2,
                 "storage": {"resources": {"requests": {"storage": "1Gi"}}},
                 // 16 MB of shared buffers: other tests run on this machine.
                 "podTemplate": {"spec": {"containers": [
@@ -160,7 +160,7 @@ impl Line {
         line.world.apply(&json!({
             "apiVersion": "kubedb.com/v1", "kind": "Postgres",
             "metadata": {"name": "orders", "namespace": "demo"},
-            "spec": {"version": "15", "storageType": "Ephemeral"},
+            "spec": {"version": *MAJOR, "storageType": "Ephemeral"},
         }));
         line.ready().await;
         line.gone::<Postgres>("orders").await;
