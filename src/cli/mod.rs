@@ -27,7 +27,7 @@ use clap::{CommandFactory, Parser, Subcommand};
 use tokio_util::sync::CancellationToken;
 
 use crate::cluster::Cluster;
-use crate::telemetry::LogFormat;
+use crate::telemetry::{LogFormat, Loudness};
 
 /// GitOps for Postgres configuration: push a change to git, read the proven result in `git log`.
 #[derive(Debug, Parser)]
@@ -82,7 +82,11 @@ enum Command {
 /// # Errors
 /// What the command could not do, with its causes; the caller prints the chain once.
 pub fn run(cli: Cli) -> anyhow::Result<ExitCode> {
-    crate::telemetry::start_logs(cli.log_format);
+    let loudness = match cli.command {
+        Command::Demo(_) => Loudness::Warnings,
+        _ => Loudness::Info,
+    };
+    crate::telemetry::start_logs(cli.log_format, loudness);
     match cli.command {
         Command::Controller(args) => wait(controller::run(args)),
         Command::Sandbox(args) => wait(sandbox::run(args, Some(Box::new(in_sandbox)))),

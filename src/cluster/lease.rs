@@ -145,12 +145,13 @@ const fn deadline_of_release() -> Duration {
     Duration::from_secs(2)
 }
 
-fn tell<T: PartialEq>(sender: &watch::Sender<Option<T>>, held: Option<T>) {
+/// Whether it was something else before.
+fn tell<T: PartialEq>(sender: &watch::Sender<Option<T>>, held: Option<T>) -> bool {
     sender.send_if_modified(|current| {
         let changed = *current != held;
         *current = held;
         changed
-    });
+    })
 }
 
 struct Election {
@@ -173,8 +174,11 @@ impl Election {
         if self.seen.as_ref().is_none_or(|(seen, _)| *seen != spec) {
             self.seen = Some((spec.clone(), Instant::now()));
         }
-        tell(&self.holder, spec.holder_identity.clone().filter(|holder| !holder.is_empty()));
-        let mine = spec.holder_identity.as_deref() == Some(self.terms.identity.as_str());
+        let holder = spec.holder_identity.clone().filter(|holder| !holder.is_empty());
+        let mine = holder.as_deref() == Some(self.terms.identity.as_str());
+        if tell(&self.holder, holder.clone()) && !mine && holder.is_some() {
+            tracing::info!(holder, "another controller leads; this one waits");
+        }
         if !mine && !self.is_free(&spec) {
             return Ok(None);
         }
@@ -238,7 +242,9 @@ impl Election {
         spec.holder_identity = Some(String::new());
         spec.lease_duration_seconds = Some(1);
         match self.api.replace(&self.terms.name, &PostParams::default(), &lease).await {
-            Ok(_) => tell(&self.holder, None),
+            Ok(_) => {
+                tell(&self.holder, None);
+            }
             Err(error) => {
                 tracing::warn!(%error, "lease was not given back; others wait for it to expire");
             }

@@ -187,9 +187,10 @@ impl Sandbox {
         Ok(repository)
     }
 
-    /// How often the API was asked for what, by verb and resource.
-    pub fn counts(&self) -> Counts {
-        self.server.counts()
+    /// How often the API was asked for what, by verb and resource; watches, leases and the node's
+    /// heartbeat left out.
+    pub fn asked(&self) -> Counts {
+        self.server.asked()
     }
 
     /// Who asked the API for what in which scope, each once.

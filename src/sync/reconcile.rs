@@ -124,7 +124,10 @@ async fn unreadable(
     error: git::Error,
     cx: &Context,
 ) -> Result<Action, Error> {
-    tracing::warn!(%error, "repository cannot be read");
+    match &error {
+        git::Error::Empty { .. } => tracing::debug!(%error, "waiting for the first push"),
+        _ => tracing::warn!(%error, "repository cannot be read"),
+    }
     act::unreadable(repository, &error, cx).await?;
     match error.retry() {
         git::Retry::Soon => Err(Error::Git(error)),

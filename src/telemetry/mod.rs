@@ -8,5 +8,5 @@ pub mod logs;
 pub mod metrics;
 pub mod server;
 
-pub use logs::{LogFormat, start as start_logs};
+pub use logs::{LogFormat, Loudness, start as start_logs};
 pub use metrics::Metrics;

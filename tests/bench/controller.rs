@@ -4,7 +4,7 @@
 
 use std::path::{Path, PathBuf};
 use std::process::Stdio;
-use std::time::Duration;
+use std::time::{Duration, Instant};
 
 use anyhow::Context as _;
 use nix::sys::signal::{Signal, kill};
@@ -53,8 +53,7 @@ impl Controller {
     /// # Errors
     /// When it does not run any more.
     pub fn memory(&self) -> anyhow::Result<Memory> {
-        let pid = self.child.id().context("the controller has ended")?;
-        let path = format!("/proc/{pid}/status");
+        let path = format!("/proc/{}/status", self.pid()?);
         let status = std::fs::read_to_string(&path).with_context(|| path.clone())?;
         let field = |name: &str| {
             let line = status.lines().find_map(|line| line.strip_prefix(name));
@@ -70,6 +69,35 @@ impl Controller {
         let log = std::fs::read_to_string(&self.log).unwrap_or_default();
         let lines: Vec<&str> = log.lines().collect();
         lines[lines.len().saturating_sub(WORDS)..].join("\n")
+    }
+
+    /// Its process id.
+    ///
+    /// # Errors
+    /// When it does not run any more.
+    pub fn pid(&self) -> anyhow::Result<u32> {
+        self.child.id().context("the controller has ended")
+    }
+
+    /// Waits until its log has these words.
+    ///
+    /// # Errors
+    /// When it does not say them in time.
+    pub async fn heard(&self, words: &str) -> anyhow::Result<()> {
+        let deadline = Instant::now() + END;
+        while !std::fs::read_to_string(&self.log).unwrap_or_default().contains(words) {
+            anyhow::ensure!(Instant::now() < deadline, "no {words:?} within {END:?}");
+            tokio::time::sleep(Duration::from_millis(5)).await;
+        }
+        Ok(())
+    }
+
+    /// Kills it, as a node that goes away does.
+    ///
+    /// # Errors
+    /// When it does not run any more.
+    pub async fn kill(mut self) -> anyhow::Result<()> {
+        self.child.kill().await.context("the controller has ended")
     }
 
     /// Ends it.

@@ -190,11 +190,7 @@ impl Fleet {
 
     /// Calls that the server has had so far, those for leases and the watches left out.
     pub fn calls(&self) -> u64 {
-        let counts = self.server.counts();
-        let counted = counts
-            .iter()
-            .filter(|((verb, resource), _)| verb != "watch" && !resource.starts_with("leases"));
-        counted.map(|(_, number)| number).sum()
+        self.server.asked().values().sum()
     }
 
     /// Stops the server.

@@ -20,9 +20,10 @@ use crate::signs::{Signs, Timeline};
 const UP: Duration = Duration::from_secs(180);
 
 /// The parts, all of them running.
-pub struct Line {
+pub struct Line<'a> {
     /// The database, over SQL.
     pub servers: Servers,
+    sandbox: &'a Sandbox,
     clone: Clone,
     signs: Signs,
 }
@@ -33,7 +34,7 @@ pub struct Line {
 /// What cannot be started or ended, and what goes wrong in the work, with the controller's words.
 pub async fn with<T>(
     database: Postgres,
-    work: impl AsyncFnOnce(&mut Line) -> anyhow::Result<T>,
+    work: impl AsyncFnOnce(&mut Line<'_>) -> anyhow::Result<T>,
 ) -> anyhow::Result<T> {
     let folder = tempfile::Builder::new().prefix("pgitops-bench").tempdir()?;
     // The pods' user passes through to its volumes.
@@ -59,17 +60,17 @@ async fn begin_and<T>(
     sandbox: &Sandbox,
     folder: &std::path::Path,
     database: Postgres,
-    work: impl AsyncFnOnce(&mut Line) -> anyhow::Result<T>,
+    work: impl AsyncFnOnce(&mut Line<'_>) -> anyhow::Result<T>,
 ) -> anyhow::Result<T> {
     let cluster = Cluster::new(sandbox.client.clone());
     let servers = Servers::create(&cluster, &database, UP).await?;
     let origin = sandbox.config_git.as_ref().context("the sandbox has no repository")?;
     let clone = Clone::of(origin, &folder.join("work")).await?;
     let signs = Signs::watch(&cluster, origin).await?;
-    work(&mut Line { servers, clone, signs }).await
+    work(&mut Line { servers, sandbox, clone, signs }).await
 }
 
-impl Line {
+impl Line<'_> {
     /// Commits and pushes this document, and follows it until its final note.
     ///
     /// # Errors
@@ -77,8 +78,15 @@ impl Line {
     pub async fn change(&mut self, document: &str) -> anyhow::Result<Timeline> {
         self.signs.forget();
         let commit = self.clone.commit_document(document, "a change").await?;
+        let before = self.asked();
         self.clone.push().await?;
-        self.signs.follow(&commit).await
+        let mut timeline = self.signs.follow(&commit).await?;
+        timeline.calls = self.asked() - before;
+        Ok(timeline)
+    }
+
+    fn asked(&self) -> u64 {
+        self.sandbox.asked().values().sum()
     }
 
     /// The same for parameters that must succeed and be in force on every node afterwards.

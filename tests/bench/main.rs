@@ -20,6 +20,7 @@ mod reload;
 mod restart;
 mod rollback;
 mod signs;
+mod takeover;
 
 use std::pin::Pin;
 use std::process::ExitCode;
@@ -57,7 +58,7 @@ struct Subject {
     measure: fn() -> Measured,
 }
 
-const SUBJECTS: [Subject; 10] = [
+const SUBJECTS: [Subject; 11] = [
     Subject {
         name: "reload",
         what: "a change that a reload is enough for, on three idle nodes",
@@ -67,6 +68,11 @@ const SUBJECTS: [Subject; 10] = [
         name: "restart",
         what: "max_connections up and down, on three idle nodes",
         measure: || Box::pin(restart::idle()),
+    },
+    Subject {
+        name: "takeover",
+        what: "another controller takes over",
+        measure: || Box::pin(takeover::measure()),
     },
     Subject {
         name: "restart-load",

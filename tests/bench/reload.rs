@@ -2,7 +2,7 @@
 
 use pgitops::cli::demo::servers::three_nodes;
 
-use crate::figure::Figure;
+use crate::figure::{Figure, Unit};
 use crate::line;
 use crate::signs::Timeline;
 
@@ -47,5 +47,10 @@ pub fn figures(changes: &[Timeline], proven: f64) -> Vec<Figure> {
         all("push -> proven on 3 nodes", |c| c.pushed, |c| c.ended).reach(proven),
         all("request accepted -> proven", |c| c.accepted, |c| c.ended),
         all("push -> note in the repository", |c| c.pushed, |c| c.noted),
+        Figure::of(
+            "API calls until the note",
+            Unit::Number,
+            changes.iter().map(|c| c.calls as f64),
+        ),
     ]
 }

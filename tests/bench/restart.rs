@@ -76,7 +76,7 @@ pub async fn synchronous() -> anyhow::Result<Vec<Figure>> {
 }
 
 /// Changes up and down in turns, after one that is not measured.
-async fn alternate(line: &mut Line) -> anyhow::Result<[Vec<Restart>; 2]> {
+async fn alternate(line: &mut Line<'_>) -> anyhow::Result<[Vec<Restart>; 2]> {
     let [low, high] = VALUES;
     change(line, low).await?;
     let mut all = [Vec::new(), Vec::new()];
@@ -88,7 +88,7 @@ async fn alternate(line: &mut Line) -> anyhow::Result<[Vec<Restart>; 2]> {
     Ok(all)
 }
 
-async fn change(line: &mut Line, value: &str) -> anyhow::Result<Restart> {
+async fn change(line: &mut Line<'_>, value: &str) -> anyhow::Result<Restart> {
     let before = line.servers.started().await?;
     // One writer a change: while nobody measures nobody writes.
     let writer = Writer::start(line.servers.primary(), line.servers.password()).await?;

@@ -60,7 +60,7 @@ pub async fn measure() -> anyhow::Result<Vec<Figure>> {
 }
 
 /// One change that fails; the gap, and the time to the end of the rollback.
-async fn fail(line: &mut Line, run: usize) -> anyhow::Result<(Duration, Duration)> {
+async fn fail(line: &mut Line<'_>, run: usize) -> anyhow::Result<(Duration, Duration)> {
     let before = line.servers.started().await?;
     let writer = Writer::start(line.servers.primary(), line.servers.password()).await?;
     // Another value each time: the same change is not tried twice.

@@ -66,6 +66,9 @@ pub struct Timeline {
     pub report: ProofReport,
     /// The final note.
     pub note: String,
+    /// What the API server was asked from the push to the note; watches, the lease and the node's
+    /// own heartbeat left out.
+    pub calls: u64,
 }
 
 /// A timeline of which not everything has happened.
@@ -171,7 +174,8 @@ impl Partial {
         // A watch may tell of the last of several changes only.
         let accepted = self.accepted.unwrap_or(ended);
         let (pushed, emitted) = (self.pushed?, self.emitted?);
-        Some(Timeline { pushed, emitted, accepted, ended, noted, phase, report, note })
+        let calls = 0;
+        Some(Timeline { pushed, emitted, accepted, ended, noted, phase, report, note, calls })
     }
 
     fn lacks(&self) -> &'static str {

@@ -1,7 +1,6 @@
 //! The controller as a whole: what it does before it can work, beside what it cannot read, and when
 //! there is nothing to do.
 
-use std::collections::BTreeMap;
 use std::net::{SocketAddr, TcpListener};
 
 use pgitops::cli::controller::{self, Loop, Settings};
@@ -155,15 +154,6 @@ async fn a_definition_that_is_missing_is_named_and_waited_for() {
     world.stop().await;
 }
 
-/// What the API server was asked for, without what asks all the time: the lease, the node.
-fn asked(world: &World) -> BTreeMap<(String, String), u64> {
-    let mut counts = world.sandbox.counts();
-    counts.retain(|(verb, resource), _| {
-        verb != "watch" && !resource.starts_with("leases") && !resource.starts_with("nodes")
-    });
-    counts
-}
-
 #[tokio::test(flavor = "multi_thread")]
 async fn what_is_settled_is_left_alone() {
     let world = World::start().await;
@@ -184,13 +174,13 @@ async fn what_is_settled_is_left_alone() {
     world.kubectl(&["wait", "pgops/more", "--for=condition=Ready", "--timeout=60s"]);
     let passes = "pgitops_reconcile_total{controller=\"provision\",result=\"done\"}";
     let three_passes = || async {
-        let (before, then) = (asked(&world), controller.counted(passes).await);
+        let (before, then) = (world.sandbox.asked(), controller.counted(passes).await);
         until("three passes", || async {
             let now = controller.counted(passes).await;
             if now >= then + 3.0 { Ok(()) } else { Err(format!("{now} passes")) }
         })
         .await;
-        let mut more = asked(&world);
+        let mut more = world.sandbox.asked();
         for (what, number) in &mut more {
             *number -= before.get(what).copied().unwrap_or_default();
         }

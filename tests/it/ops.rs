@@ -6,13 +6,14 @@ use std::time::{Duration, Instant};
 
 use k8s_openapi::api::apps::v1::StatefulSet;
 use k8s_openapi::api::core::v1::{Pod, Secret};
+use k8s_openapi::api::events::v1::Event;
 use k8s_openapi::jiff::Timestamp;
-use kube::api::{DeleteParams, Patch, PatchParams};
+use kube::api::{DeleteParams, ListParams, Patch, PatchParams};
 use kube::{Api, ResourceExt as _};
 use pgitops::api::conditions;
 use pgitops::api::ops_request::{OpsPhase, ProofReport};
 use pgitops::api::postgres::Phase;
-use pgitops::api::{PetSet, Postgres, PostgresOpsRequest};
+use pgitops::api::{Condition, PetSet, Postgres, PostgresOpsRequest};
 use pgitops::cluster::{Cluster, Leadership, Watched};
 use pgitops::ops::status::{self, Pause};
 use pgitops::provision::SELECTOR;
@@ -170,6 +171,39 @@ impl Orders<'_> {
         until(&format!("{name} has ended"), look).await
     }
 
+    /// Writes the database's conditions, as somebody else may.
+    async fn say(&self, all: &[Condition]) {
+        let api = Api::<Postgres>::namespaced(self.0.client(), "demo");
+        let patch = Patch::Merge(json!({"status": {"conditions": all}}));
+        api.patch_status("orders", &PatchParams::default(), &patch).await.unwrap();
+    }
+
+    /// Waits until whatever is created now is younger than this request: ages are whole seconds.
+    async fn a_second_after(&self, name: &str) {
+        let created = self.requests().get(name).await.unwrap().creation_timestamp().unwrap().0;
+        until("the next second", || async {
+            let now = Timestamp::now();
+            if now.as_second() > created.as_second() { Ok(()) } else { Err(now.to_string()) }
+        })
+        .await;
+    }
+
+    /// What was told of requests, by name and reason, in order.
+    async fn events(&self) -> Vec<(String, String)> {
+        let api = Api::<Event>::namespaced(self.0.client(), "demo");
+        let mut all = api.list(&ListParams::default()).await.unwrap().items;
+        all.retain(|event| {
+            let about = event.regarding.as_ref().and_then(|about| about.kind.as_deref());
+            about == Some("PostgresOpsRequest")
+        });
+        all.sort_by_key(|event| event.event_time.as_ref().map(|time| time.0));
+        let told = all.into_iter().map(|event| {
+            let name = event.regarding.and_then(|about| about.name).unwrap_or_default();
+            (name, event.reason.unwrap_or_default())
+        });
+        told.collect()
+    }
+
     /// Sends a request and waits for its end.
     async fn ask(&self, name: &str, spec: Value) -> Told {
         let began = Instant::now();
@@ -248,6 +282,63 @@ impl Told {
 
 fn apply(text: &str) -> Value {
     json!({"applyConfig": {"user.conf": text}})
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn requests_wait_their_turn_and_tell_what_happens() {
+    let world = World::start().await;
+    let loops = Loops::start(&world);
+    let running = loops.ops(1);
+    let orders = Orders(&world);
+    orders.create(1, json!({})).await;
+    // While somebody else works on it, requests pile up.
+    let mut others = orders.get().await.conditions().to_vec();
+    let theirs = Condition::new("Paused", true, "Paused", "by hand", Timestamp::now());
+    conditions::set(&mut others, theirs);
+    orders.say(&others).await;
+    let reconfigure = |text| json!({"type": "Reconfigure", "configuration": apply(text)});
+    let (first, second, third) = ("c-first", "b-second", "a-third");
+    orders.send(first, reconfigure("work_mem = 8MB"));
+    orders.a_second_after(first).await;
+    orders.send(second, json!({"type": "Restart"}));
+    orders.a_second_after(second).await;
+    orders.send(third, reconfigure("work_mem = 9MB"));
+    until("the first says what it waits for", || async {
+        let request = orders.requests().get(first).await.unwrap();
+        let said = conditions::find(request.conditions(), status::WAITING);
+        match said.is_some_and(|said| said.message.contains("by hand")) {
+            true => Ok(()),
+            false => Err(format!("{:#}", json!(request.status))),
+        }
+    })
+    .await;
+    conditions::remove(&mut others, "Paused");
+    orders.say(&others).await;
+    for name in [first, second, third] {
+        let request = orders.ended(name).await;
+        assert_eq!(request.phase(), OpsPhase::Successful, "{:#}", json!(request.status));
+    }
+    assert_eq!(orders.show("work_mem").await, ["9MB"]);
+    let (begun, done) = (["DryRunPassed", "PauseDatabase"], ["Proven", "ResumeDatabase"]);
+    let told = |middle: &str| {
+        let middle = [middle];
+        let all = [&["Accepted"][..], &begun, &middle, &done, &["Successful"]].concat();
+        all.into_iter().map(str::to_owned).collect::<Vec<_>>()
+    };
+    let expected = [(first, "Loaded"), (second, "Restarted"), (third, "Loaded")];
+    let expected: Vec<(String, String)> = expected
+        .into_iter()
+        .flat_map(|(name, middle)| told(middle).into_iter().map(|word| (name.to_owned(), word)))
+        .collect();
+    // Events are told beside the work: the last ones may still be on their way.
+    until("every event, in order", || async {
+        let events = orders.events().await;
+        if events == expected { Ok(()) } else { Err(format!("{events:#?}")) }
+    })
+    .await;
+    drop(running);
+    loops.stop().await;
+    world.stop().await;
 }
 
 #[tokio::test(flavor = "multi_thread")]

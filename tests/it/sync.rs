@@ -69,11 +69,7 @@ impl Line {
 
     /// How often the API server was asked for something that has to do with us.
     fn asked(&self) -> u64 {
-        let counts = self.world.sandbox.counts();
-        let ours = counts.iter().filter(|((verb, resource), _)| {
-            verb != "watch" && !resource.starts_with("leases") && !resource.starts_with("nodes")
-        });
-        ours.map(|(_, number)| number).sum()
+        self.world.sandbox.asked().values().sum()
     }
 
     /// A database that somebody set up.

@@ -17,6 +17,7 @@ mod fixture;
 mod kubectl;
 mod leftovers;
 mod program;
+mod rights;
 
 use std::panic::AssertUnwindSafe;
 use std::path::Path;
@@ -124,6 +125,16 @@ async fn all(plane: &ControlPlane, part: &str) -> Vec<String> {
         let result = AssertUnwindSafe(case).catch_unwind().await;
         told("an_old_watch_expires", result.is_ok(), began);
         failed.extend(result.err().map(|_| "an_old_watch_expires".to_owned()));
+    }
+    if "a_missing_right_is_named_and_others_go_on".contains(part) {
+        let name = "a_missing_right_is_named_and_others_go_on";
+        let began = Instant::now();
+        let cluster = plane.cluster("a_missing_right").await;
+        let case = rights::a_missing_right_is_named_and_others_go_on(&cluster, &plane.kubeconfig);
+        let result = AssertUnwindSafe(case).catch_unwind().await;
+        told(name, result.is_ok(), began);
+        cluster.ok(&format!("delete namespace {}", cluster.namespace)).await;
+        failed.extend(result.err().map(|_| name.to_owned()));
     }
     if "the_whole_line".contains(part) {
         failed.extend(both_lines(plane).await);

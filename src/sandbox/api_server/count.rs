@@ -37,6 +37,15 @@ pub struct Access {
 /// The user of the sandbox's token.
 pub const ADMIN: &str = "pgitops-sandbox";
 
+/// The same without what is asked all the time, whatever happens: watches, leases, the nodes' own
+/// heartbeat.
+pub(super) fn without_heartbeats(mut counts: Counts) -> Counts {
+    counts.retain(|(verb, resource), _| {
+        verb != "watch" && !resource.starts_with("leases") && !resource.starts_with("nodes")
+    });
+    counts
+}
+
 /// Counts requests.
 #[derive(Debug, Default)]
 pub(super) struct Counter(Mutex<Asked>);

@@ -1,7 +1,7 @@
 //! Start, address, kubeconfig, shutdown.
 
 use super::{
-    count::{Access, Counts},
+    count::{self, Access, Counts},
     handle,
     journal::Journal,
     state::State,
@@ -182,6 +182,11 @@ impl Running {
     /// How often each verb was asked of each resource.
     pub fn counts(&self) -> Counts {
         self.state.counter.read()
+    }
+
+    /// The same, without what is asked all the time: watches, leases, the nodes' heartbeat.
+    pub fn asked(&self) -> Counts {
+        count::without_heartbeats(self.counts())
     }
 
     /// Who asked for what in which scope, each once.
