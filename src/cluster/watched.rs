@@ -8,10 +8,13 @@
 use std::hash::Hash;
 use std::sync::Arc;
 use std::sync::atomic::{AtomicU64, Ordering};
+use std::time::Duration;
 
+use backon::ExponentialBuilder;
 use futures::{Stream, StreamExt};
 use kube::runtime::reflector::{self, ObjectRef, Store};
-use kube::runtime::watcher::{self, Event};
+use kube::runtime::utils::ResetTimerBackoff;
+use kube::runtime::watcher::{self, Event, ExponentialBackoff};
 use kube::runtime::{WatchStreamExt, watcher as watch_all};
 use kube::{Api, ResourceExt};
 use tokio::sync::{broadcast, watch};
@@ -22,6 +25,23 @@ use super::unreadable::{Read, Unread};
 /// Objects that a slow listener may be behind before it loses some. A loop that lost touches
 /// still looks at every object at its interval; 4096 is more than one relist of 1 000 databases.
 const BEHIND: usize = 4096;
+
+/// Pauses of a watch that broke: kube's own grow to 30 s and stay long for two minutes, for which
+/// nothing that changes would be seen. Two processes that ask every five seconds are no burden for
+/// an API server that comes back.
+const PAUSES: (Duration, Duration) = (Duration::from_millis(200), Duration::from_secs(5));
+/// A watch that went well for this long begins with short pauses again.
+const WENT_WELL: Duration = Duration::from_secs(20);
+
+fn pauses() -> ResetTimerBackoff<ExponentialBackoff> {
+    let (shortest, longest) = PAUSES;
+    let growing = ExponentialBuilder::default()
+        .with_min_delay(shortest)
+        .with_max_delay(longest)
+        .with_jitter()
+        .without_max_times();
+    ResetTimerBackoff::new(growing.into(), WENT_WELL)
+}
 
 /// The objects of one kind.
 pub struct Watched<K>
@@ -138,7 +158,7 @@ impl<K: Kind> Watched<K> {
         let sender = touched.clone();
         let count = told.clone();
         let watching = tokio::spawn(async move {
-            let events = events.default_backoff().reflect(writer);
+            let events = events.backoff(pauses()).reflect(writer);
             // Counted when the store has it: whoever reads the number first never misses a change.
             let events = events.inspect(move |_| {
                 count.fetch_add(1, Ordering::Release);

@@ -22,3 +22,4 @@ mod scenarios;
 mod simulate;
 mod sync;
 mod tidy;
+mod weather;
