@@ -132,8 +132,8 @@ pub enum OpsType {
     StorageMigration,
     RotatePrincipalKey,
     EnableWALEncryption,
-    /// One that a later version of KubeDB knows: somebody else's operation. Never written by us,
-    /// and not in our definition.
+    // One that a later version of KubeDB knows: somebody else's operation. Never written by us, and
+    // not in our definition, whose form words of documentation here would change.
     #[serde(other)]
     #[schemars(skip)]
     Other,
@@ -199,8 +199,8 @@ pub enum OpsPhase {
     Approved,
     Denied,
     Skipped,
-    /// One that a later version of KubeDB wrote: open, as far as anybody here knows. Never written
-    /// by us, and not in our definition.
+    // One that a later version of KubeDB wrote: open, as far as anybody here knows. Never written
+    // by us, and not in our definition.
     #[serde(other)]
     #[schemars(skip)]
     Other,
