@@ -9,6 +9,7 @@ pub mod config_repository;
 pub mod duration;
 pub mod names;
 pub mod ops_request;
+pub mod ownership;
 pub mod pet_set;
 pub mod postgres;
 pub mod postgres_config;

@@ -232,10 +232,13 @@ pub mod finalizers {
     pub const REPOSITORY: &str = "pgitops.dev/release";
 }
 
-/// Field managers of server-side apply, one for each loop.
+/// Field managers: who wrote a field, for everyone who reads `managedFields`.
 pub mod managers {
-    /// What `sync` applies.
-    pub const SYNC: &str = "pgitops-sync";
+    /// What is created, patched or replaced, whichever loop does it; of a `Postgres` that is
+    /// nothing but sync's claim where `sync` runs alone.
+    pub const CLIENT: &str = "pgitops";
+    /// What a person writes with one of the commands.
+    pub const PERSON: &str = "pgitops-cli";
     /// What `ops` applies.
     pub const OPS: &str = "pgitops-ops";
     /// What `provision` applies.

@@ -249,6 +249,11 @@ pub enum Phase {
     Halted,
     /// Nobody knows.
     Unknown,
+    /// One that a later version of KubeDB wrote: not Ready, whatever it means. Never written by us,
+    /// and not in our definition.
+    #[serde(other)]
+    #[schemars(skip)]
+    Other,
 }
 
 /// Types of conditions on a `Postgres`.
@@ -384,6 +389,15 @@ mod tests {
         let back = serde_json::to_value(&spec).unwrap();
         assert_eq!(back["monitor"]["agent"], "x");
         assert_eq!(back["authSecret"]["kind"], "Secret");
+    }
+
+    #[test]
+    fn a_phase_of_a_later_kubedb_is_read_and_not_defined_by_us() {
+        let status: PostgresStatus = serde_yaml::from_str("{phase: Upgrading}").unwrap();
+        assert_eq!(status.phase, Some(Phase::Other));
+        use kube::CustomResourceExt as _;
+        let definition = serde_json::to_string(&Postgres::crd()).unwrap();
+        assert!(definition.contains("\"Critical\"") && !definition.contains("\"Other\""));
     }
 
     #[test]

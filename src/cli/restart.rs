@@ -34,6 +34,7 @@ pub struct Args {
 /// When there is no such database, the cluster refuses, or the wait ends without a result.
 pub async fn run(args: &Args) -> anyhow::Result<ExitCode> {
     let (cluster, namespace) = args.connection.open().await?;
+    let cluster = cluster.of_a_person();
     let there = cluster.get::<Postgres>(&namespace, &args.name).await?;
     anyhow::ensure!(
         there.is_some(),

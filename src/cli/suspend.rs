@@ -35,6 +35,7 @@ pub struct DatabaseArgs {
 /// When there is no such repository, or the cluster refuses.
 pub async fn suspend(args: &RepositoryArgs, suspend: bool) -> anyhow::Result<ExitCode> {
     let (cluster, namespace) = args.connection.open().await?;
+    let cluster = cluster.of_a_person();
     let patch = json!({"spec": {"suspend": suspend}});
     cluster
         .merge::<ConfigRepository>(&namespace, &args.name, &patch)
@@ -51,6 +52,7 @@ pub async fn suspend(args: &RepositoryArgs, suspend: bool) -> anyhow::Result<Exi
 /// When there is no such repository, or the cluster refuses.
 pub async fn reconcile(args: &RepositoryArgs) -> anyhow::Result<ExitCode> {
     let (cluster, namespace) = args.connection.open().await?;
+    let cluster = cluster.of_a_person();
     let patch = annotate(annotations::REQUESTED_AT);
     cluster
         .merge::<ConfigRepository>(&namespace, &args.name, &patch)
@@ -66,6 +68,7 @@ pub async fn reconcile(args: &RepositoryArgs) -> anyhow::Result<ExitCode> {
 /// When there is no such database, or the cluster refuses.
 pub async fn retry(args: &DatabaseArgs) -> anyhow::Result<ExitCode> {
     let (cluster, namespace) = args.connection.open().await?;
+    let cluster = cluster.of_a_person();
     let patch = annotate(annotations::RETRY);
     cluster
         .merge::<Postgres>(&namespace, &args.name, &patch)

@@ -22,6 +22,7 @@ use serde_json::Value;
 
 use super::error::Error;
 use super::unreadable::Read;
+use crate::api::names::managers;
 
 /// Deadline of one call. An API server answers in milliseconds; one that needs longer than this is
 /// treated as away, and the pass is made again later.
@@ -32,6 +33,7 @@ const DEADLINE: Duration = Duration::from_secs(10);
 pub struct Cluster {
     client: Client,
     recorder: Recorder,
+    manager: &'static str,
     calls: Calls,
 }
 
@@ -95,7 +97,13 @@ impl Cluster {
     pub fn new(client: Client) -> Self {
         let reporter = Reporter { controller: "pgitops".to_owned(), instance: None };
         let recorder = Recorder::new(client.clone(), reporter);
-        Self { client, recorder, calls: Calls::default() }
+        Self { client, recorder, manager: managers::CLIENT, calls: Calls::default() }
+    }
+
+    /// The same for a person at the command line: what that person writes is not the loops'.
+    #[must_use]
+    pub fn of_a_person(self) -> Self {
+        Self { manager: managers::PERSON, ..self }
     }
 
     /// The client itself, for watches.
@@ -182,7 +190,7 @@ impl Cluster {
         let namespace = object.namespace().unwrap_or_default();
         let api = Api::<K>::namespaced(self.client.clone(), &namespace);
         let creation = async {
-            match api.create(&PostParams::default(), object).await {
+            match api.create(&self.creating(), object).await {
                 Ok(stored) => Ok(Created::New(stored)),
                 Err(kube::Error::Api(status)) if status.is_already_exists() => Ok(Created::Exists),
                 Err(error) => Err(error),
@@ -240,7 +248,7 @@ impl Cluster {
     ) -> Result<K, Error> {
         let api = Api::<K>::namespaced(self.client.clone(), namespace);
         let patch = Patch::Merge(patch);
-        let parameters = PatchParams::default();
+        let parameters = self.patching();
         let call = api.patch(name, &parameters, &patch);
         self.bounded("patch", naming::<K>(namespace, name), call).await
     }
@@ -257,7 +265,7 @@ impl Cluster {
     ) -> Result<K, Error> {
         let api = Api::<K>::namespaced(self.client.clone(), namespace);
         let patch = Patch::Merge(patch);
-        let parameters = PatchParams::default();
+        let parameters = self.patching();
         let call = api.patch_status(name, &parameters, &patch);
         self.bounded("patch status of", naming::<K>(namespace, name), call).await
     }
@@ -318,6 +326,16 @@ impl Cluster {
         if let Err(error) = self.bounded("write event about", naming, call).await {
             tracing::warn!(%error, reason, "event was not written");
         }
+    }
+
+    /// Says whose creation it is: without it `managedFields` would say `unknown`.
+    fn creating(&self) -> PostParams {
+        PostParams { field_manager: Some(self.manager.to_owned()), ..PostParams::default() }
+    }
+
+    /// Says whose patch it is.
+    fn patching(&self) -> PatchParams {
+        PatchParams { field_manager: Some(self.manager.to_owned()), ..PatchParams::default() }
     }
 
     async fn bounded<T>(

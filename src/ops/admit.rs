@@ -70,7 +70,8 @@ pub fn not_carried_out(request: &PostgresOpsRequest) -> Option<String> {
         | OpsType::SetRaftKeyPair
         | OpsType::StorageMigration
         | OpsType::RotatePrincipalKey
-        | OpsType::EnableWALEncryption => Some(format!(
+        | OpsType::EnableWALEncryption
+        | OpsType::Other => Some(format!(
             "spec.type {:?} is not carried out by this version, which does Reconfigure and Restart",
             request.spec.type_
         )),

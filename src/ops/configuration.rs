@@ -16,18 +16,18 @@
 
 use std::collections::{BTreeMap, BTreeSet};
 
-use k8s_openapi::apimachinery::pkg::apis::meta::v1::ManagedFieldsEntry;
 use secrecy::ExposeSecret;
 use serde_json::{Value as Json, json};
 
 use crate::api::Postgres;
-use crate::api::names::{USER_CONF, digest, managers};
+use crate::api::names::{USER_CONF, digest};
 use crate::api::ops_request::{PostgresOpsRequest, Reconfiguration, Restart};
+use crate::api::ownership::{self, FieldOwned};
 use crate::api::postgres::{SecretRef, Tuning};
 use crate::pgconf::{Catalogue, Layers, Name, Problem, Settings, provisioned, tuning};
 
 use super::journal::Custom;
-use super::seen::{FieldOwned, UserConf};
+use super::seen::UserConf;
 use super::step::SpecPatch;
 
 /// What the object says now.
@@ -257,41 +257,12 @@ fn every_field(tuning: &Tuning) -> BTreeMap<&'static str, Json> {
     ])
 }
 
-/// Managers of tools that write what they own again and again, by what their names begin with.
-const GITOPS_TOOLS: [&str; 6] =
-    ["argocd", "kustomize-controller", "helm", "flux", "fleet", "kubedb-gitops"];
-
 /// The tool that would write a field of `spec.configuration` back, if there is one. Who owns
 /// `tuning` matters only to a write that changes it: a manifest may say that and no more.
 pub fn foreign_owner(database: &Postgres, wanted: Option<&Tuning>) -> Option<FieldOwned> {
     let tuning = database.spec.tuning() != wanted;
-    let entries = database.metadata.managed_fields.as_deref().unwrap_or_default();
-    entries.iter().find_map(|entry| {
-        let manager = entry.manager.as_deref().unwrap_or_default();
-        let path = owned_path(entry, tuning)?;
-        let ours = manager.starts_with("pgitops") || manager == managers::OPS;
-        let by_hand = manager.starts_with("kubectl");
-        let applies = entry.operation.as_deref() == Some("Apply");
-        let tool = GITOPS_TOOLS.iter().any(|tool| manager.starts_with(tool));
-        let comes_back = !ours && !by_hand && (applies || tool);
-        comes_back.then(|| FieldOwned { manager: manager.to_owned(), path })
-    })
-}
-
-/// The first field of the custom configuration that an entry owns.
-fn owned_path(entry: &ManagedFieldsEntry, tuning: bool) -> Option<String> {
-    if entry.subresource.as_deref().is_some_and(|s| !s.is_empty()) {
-        return None;
-    }
-    let spec = entry.fields_v1.as_ref()?.0.get("f:spec")?;
-    if spec.get("f:configSecret").is_some() {
-        return Some("spec.configSecret".to_owned());
-    }
-    let configuration = spec.get("f:configuration")?;
-    let ours = ["secretName", "inline", "tuning"];
-    let mut ours = ours.iter().filter(|field| tuning || **field != "tuning");
-    let field = ours.find(|field| configuration.get(format!("f:{field}")).is_some())?;
-    Some(format!("spec.configuration.{field}"))
+    let mut owners = ownership::foreign_owners(database).into_iter();
+    owners.find(|owned| tuning || owned.field() != "tuning")
 }
 
 /// The sentence for a field that belongs to somebody else.

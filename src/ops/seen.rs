@@ -116,14 +116,7 @@ pub struct Answers {
     pub field_owned: Option<FieldOwned>,
 }
 
-/// A field of the object that belongs to another field manager.
-#[derive(Clone, Debug, PartialEq, Eq)]
-pub struct FieldOwned {
-    /// The manager.
-    pub manager: String,
-    /// The field's path.
-    pub path: String,
-}
+pub use crate::api::ownership::FieldOwned;
 
 /// A restart and what it cost.
 #[derive(Clone, Debug, PartialEq)]

@@ -43,12 +43,10 @@ pub const ROLLED_BACK: &str = "RolledBack";
 pub const PENDING_RESTART: &str = "PendingRestart";
 /// KubeDB's: the database is no longer paused.
 pub const RESUMED: &str = "DatabaseResumeSucceeded";
-/// KubeDB's: of a merged request.
-pub const MERGED_FROM: &str = "MergedFromOps";
+/// KubeDB's: of a merged request, and of one for which another stands.
+pub use crate::api::ops_request::condition::{MERGED_FROM, SKIPPED};
 /// KubeDB's: the requests that a merged one stands for have ended.
 pub const ORIGINALS_SKIPPED: &str = "OriginalOpsSkipped";
-/// KubeDB's: another request stands for this one.
-pub const SKIPPED: &str = "Skipped";
 /// KubeDB's reason of [`MERGED_FROM`] and of the originals' [`SKIPPED`].
 pub const MERGED: &str = "ConfigurationMerged";
 
@@ -148,7 +146,8 @@ fn summarise(
         OpsPhase::Pending
         | OpsPhase::Progressing
         | OpsPhase::WaitingForApproval
-        | OpsPhase::Approved => (false, Some(conditions::RECONCILING)),
+        | OpsPhase::Approved
+        | OpsPhase::Other => (false, Some(conditions::RECONCILING)),
     };
     for type_ in [conditions::RECONCILING, conditions::STALLED] {
         if other != Some(type_) {

@@ -249,7 +249,8 @@ impl Step {
             | OpsType::SetRaftKeyPair
             | OpsType::StorageMigration
             | OpsType::RotatePrincipalKey
-            | OpsType::EnableWALEncryption => return None,
+            | OpsType::EnableWALEncryption
+            | OpsType::Other => return None,
         };
         let phase = match told.status.phase? {
             OpsPhase::Successful => "Successful",
@@ -259,7 +260,8 @@ impl Step {
             OpsPhase::Pending
             | OpsPhase::Progressing
             | OpsPhase::WaitingForApproval
-            | OpsPhase::Approved => return None,
+            | OpsPhase::Approved
+            | OpsPhase::Other => return None,
         };
         Some((type_, phase))
     }

@@ -116,10 +116,14 @@ impl Catalogue {
     }
 
     /// The catalogue for a version as it is written in `spec.version` or reported by a server:
-    /// `15`, `15.18`, `16.4-bookworm`.
+    /// `15`, `15.18`, `16.4-bookworm`; or as KubeDB names a server with an extension's version in
+    /// front: `timescaledb-2.14.2-pg14`.
     pub fn for_version(version: &str) -> Option<&'static Catalogue> {
-        let digits = version.split(|c: char| !c.is_ascii_digit()).next()?;
-        Catalogue::for_major(digits.parse().ok()?)
+        let leading = |text: &str| text.split(|c: char| !c.is_ascii_digit()).next()?.parse().ok();
+        let behind_pg =
+            || version.split('-').filter_map(|part| part.strip_prefix("pg")).next_back();
+        let major = leading(version).or_else(|| behind_pg().and_then(leading))?;
+        Catalogue::for_major(major)
     }
 
     fn read(major: u32, table: &'static str) -> Catalogue {
@@ -400,14 +404,26 @@ mod tests {
 
     #[test]
     fn versions_are_found_however_they_are_written() {
-        for version in ["15", "15.18", "15-bookworm"] {
+        let check = |version: &str, expected: Option<u32>| {
             assert_eq!(
                 Catalogue::for_version(version).map(Catalogue::major),
-                Some(15),
+                expected,
                 "{version}"
             );
-        }
-        assert!(Catalogue::for_version("latest").is_none());
+        };
+        check("15", Some(15));
+        check("15.18", Some(15));
+        check("15-bookworm", Some(15));
+        // Names of KubeDB's PostgresVersions.
+        check("13.13", Some(13));
+        check("16.4", Some(16));
+        check("17.2-bookworm", Some(17));
+        check("16.12-percona", Some(16));
+        check("timescaledb-2.14.2-pg14", Some(14));
+        check("timescaledb-2.1.0-pg14.1", Some(14));
+        check("9.6.24", None);
+        check("latest", None);
+        check("pgvector", None);
     }
 
     #[test]

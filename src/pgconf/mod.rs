@@ -13,6 +13,7 @@
 pub mod catalogue;
 pub mod change;
 pub mod check;
+pub mod kubedb;
 pub mod layers;
 pub mod lexer;
 pub mod name;

@@ -137,7 +137,7 @@ pub fn quantity(text: &str) -> Option<u64> {
 
 /// A quarter of the memory, in kB because that divides into blocks of 8 kB; at least the server's
 /// minimum of 128 kB.
-fn shared_buffers(memory: u64) -> String {
+pub(super) fn shared_buffers(memory: u64) -> String {
     let kilobytes = (memory / 4 / 1024 / 8 * 8).max(128);
     if kilobytes.is_multiple_of(1024) {
         return format!("{}MB", kilobytes / 1024);

@@ -10,8 +10,10 @@ use jiff::Timestamp;
 use jiff::civil::Date;
 
 use crate::api::claim::Claim;
+use crate::api::conditions;
 use crate::api::names::{DatabaseRef, RepositoryRef, RequestName, annotations, digest};
-use crate::api::ops_request::{OpsPhase, PostgresOpsRequest};
+use crate::api::ops_request::{OpsPhase, PostgresOpsRequest, condition};
+use crate::api::ownership::FieldOwned;
 use crate::api::postgres::Phase;
 use crate::instance::protocol::RoleSetting;
 use crate::pgconf::{Catalogue, Layers, Name, Settings};
@@ -65,6 +67,11 @@ pub struct Present {
     pub requests: Vec<Arc<PostgresOpsRequest>>,
     /// What its servers run, where the loop may look.
     pub running: Option<Running>,
+    /// Whether somebody else runs its servers, as KubeDB does: then requests are carried out by
+    /// rules that are not ours, and nobody gives proof.
+    pub foreign: bool,
+    /// Fields of its custom configuration that a GitOps tool would write back.
+    pub owners: Vec<FieldOwned>,
 }
 
 /// What configures a database.
@@ -148,6 +155,22 @@ impl Present {
         self.requests.iter().find(|request| request.request_name() == *name)
     }
 
+    /// The request that carries another one out: itself, or the one into which KubeDB merged it,
+    /// however often.
+    pub fn carrier<'a>(&'a self, request: &'a PostgresOpsRequest) -> &'a PostgresOpsRequest {
+        let mut carrier = request;
+        // Each step leads to another request, so that there are no more of them.
+        for _ in &self.requests {
+            if carrier.phase() != OpsPhase::Skipped {
+                break;
+            }
+            let name = carrier.request_name();
+            let Some(into) = self.requests.iter().find(|r| is_merged_from(r, &name)) else { break };
+            carrier = into;
+        }
+        carrier
+    }
+
     /// Whether it is frozen at `now`, until when, by whom and why.
     pub fn frozen(&self, now: Timestamp) -> Option<Freeze> {
         Freeze::parse(self.freeze.as_deref()?).filter(|f| f.until.is_none_or(|until| until > now))
@@ -202,6 +225,13 @@ pub fn is_ours(request: &PostgresOpsRequest, repository: &RepositoryRef) -> bool
     request.annotation(annotations::REPOSITORY) == Some(repository.to_string().as_str())
 }
 
+/// Whether a request stands for another one.
+fn is_merged_from(request: &PostgresOpsRequest, original: &RequestName) -> bool {
+    let merged = conditions::find(request.conditions(), condition::MERGED_FROM);
+    let mut names = merged.into_iter().flat_map(|merged| merged.message.split(','));
+    names.any(|name| name.trim() == original.0)
+}
+
 /// Whether nothing more will happen to a request.
 pub fn is_over(request: &PostgresOpsRequest) -> bool {
     request.phase().is_terminal()
@@ -216,13 +246,45 @@ pub fn is_pending(request: &PostgresOpsRequest) -> bool {
         | OpsPhase::Successful
         | OpsPhase::Failed
         | OpsPhase::Denied
-        | OpsPhase::Skipped => false,
+        | OpsPhase::Skipped
+        | OpsPhase::Other => false,
     }
 }
 
 #[cfg(test)]
 mod tests {
     use super::*;
+
+    #[test]
+    fn a_merged_request_is_followed_to_the_last() {
+        let request = |name: &str, phase: &str, from: &str| {
+            let merged = format!(
+                "[{{type: MergedFromOps, status: 'True', message: '{from}', \
+                 lastTransitionTime: '2026-03-02T10:00:00Z'}}]"
+            );
+            let conditions = if from.is_empty() { "[]" } else { &merged };
+            let yaml = format!(
+                "metadata: {{name: {name}}}\nspec: {{databaseRef: {{name: pg}}, type: Reconfigure}}\n\
+                 status: {{phase: {phase}, conditions: {conditions}}}"
+            );
+            Arc::new(serde_yaml::from_str::<PostgresOpsRequest>(&yaml).unwrap())
+        };
+        let requests = vec![
+            request("a", "Skipped", ""),
+            request("b", "Skipped", ""),
+            request("m", "Skipped", "a, x"),
+            request("n", "Successful", "m, y, b2"),
+            request("c", "Failed", ""),
+        ];
+        let present = Present { requests, ..Present::default() };
+        let check = |from: usize, to: &str| {
+            let carrier = present.carrier(&present.requests[from]);
+            assert_eq!(carrier.request_name().0, to, "{from}");
+        };
+        check(0, "n");
+        check(1, "b");
+        check(4, "c");
+    }
 
     #[test]
     fn a_freeze_is_a_brake_even_when_it_is_misspelled() {

@@ -19,7 +19,7 @@ use verdict::{is_final_text, verdict};
 use super::outcome::{Attempt, Block, CommitOutcome, Correction, Fate, Outcome};
 use super::plan::{Held, Weight};
 use crate::api::names::{CommitId, DatabaseRef};
-use crate::api::ops_request::ProofReport;
+use crate::api::ops_request::{OpsPhase, ProofReport};
 use crate::pgconf::tiers;
 
 /// Most problems of one document in a note; `validate` lists all.
@@ -131,6 +131,7 @@ impl Note {
                 version: None,
                 nodes: None,
                 request: Some((request.clone(), Default::default())),
+                merged: None,
                 changes: Vec::new(),
                 proof: proof.clone(),
                 runs: None,
@@ -195,7 +196,13 @@ fn block_lines(outcome: &CommitOutcome, database: &DatabaseRef, block: &Block) -
     let how = outcome_line(&block.fate, block.proof.as_ref(), block.runs.as_ref());
     lines.push(format!("Outcome: {how}"));
     if let Some((request, phase)) = &block.request {
-        lines.push(format!("Ops-Request: {}/{request} {phase:?}", database.namespace));
+        let merged = block.merged.as_ref().map(|ours| format!(", merged from {ours} and others"));
+        let merged = merged.unwrap_or_default();
+        let phase = match phase {
+            OpsPhase::Other => "in a phase that this version does not know".to_owned(),
+            known => format!("{known:?}"),
+        };
+        lines.push(format!("Ops-Request: {}/{request} {phase}{merged}", database.namespace));
     }
     for change in block.changes.iter().take(CHANGES) {
         lines.push(format!("Changed: {}", change.line()));
@@ -243,7 +250,9 @@ fn reasons(held: &Held) -> Vec<String> {
         return refusals.take(REASONS).map(|problem| format!("Reason: {problem}")).collect();
     }
     match held {
-        Held::Failed { words, .. } if !words.is_empty() => vec![format!("Reason: {words}")],
+        Held::Failed { words, .. } | Held::Denied { words, .. } if !words.is_empty() => {
+            vec![format!("Reason: {words}")]
+        }
         other => vec![format!("Reason: {}", other.text())],
     }
 }
@@ -268,6 +277,7 @@ fn outcome_line(fate: &Fate, proof: Option<&ProofReport>, runs: Option<&CommitId
         (Fate::Released, _) => "released; it keeps its values".to_owned(),
         (Fate::Superseded(_), _) => "superseded before anything was sent".to_owned(),
         (Fate::Running { .. }, _) => "in progress".to_owned(),
+        (Fate::Held(Held::Denied { .. }), _) => format!("denied before any change; {still}"),
         (Fate::Held(held), proof) => match (held.weight(), proof) {
             (Weight::Failed, Some(proof)) if proof.rolled_back => {
                 "failed; the previous configuration is in force again".to_owned()
@@ -325,6 +335,11 @@ fn undo(outcome: &CommitOutcome, block: &Block) -> Option<String> {
     if block.changes.is_empty() {
         return None;
     }
+    let revert = format!("Undo: git revert {}", outcome.commit.short());
+    if block.proof.is_none() {
+        // Whoever carried it out has rules of its own for what a change costs.
+        return Some(revert);
+    }
     let restarts = block.changes.iter().any(|change| change.restarts());
     let cost = match restarts {
         false => "needs a reload".to_owned(),
@@ -343,5 +358,5 @@ fn undo(outcome: &CommitOutcome, block: &Block) -> Option<String> {
             }
         }
     };
-    Some(format!("Undo: git revert {}; {cost}", outcome.commit.short()))
+    Some(format!("{revert}; {cost}"))
 }

@@ -5,12 +5,14 @@
 //! of its own request, if it had one. Order, impact and proof come from the request's status;
 //! what nobody reported is not claimed. Never decides anything.
 
+mod attempt;
 mod correction;
 
 use std::collections::BTreeMap;
 
 use jiff::Timestamp;
 
+pub use attempt::Attempt;
 pub use correction::Correction;
 
 use super::desired::Desired;
@@ -58,8 +60,10 @@ pub struct Block {
     pub version: Option<String>,
     /// Number of nodes, when the database is there.
     pub nodes: Option<i32>,
-    /// The request, and how far it is.
+    /// The request that carries it out, and how far it is.
     pub request: Option<(RequestName, OpsPhase)>,
+    /// Our own request, when KubeDB merged it into that one.
+    pub merged: Option<RequestName>,
     /// What changed or is to change.
     pub changes: Vec<Change>,
     /// What was proven and measured.
@@ -90,21 +94,6 @@ pub enum Fate {
     },
     /// It was not changed, or not to the end.
     Held(Held),
-}
-
-/// A further attempt at a commit whose note is closed.
-#[derive(Clone, Debug, PartialEq)]
-pub struct Attempt {
-    /// The commit.
-    pub commit: CommitId,
-    /// The database.
-    pub database: DatabaseRef,
-    /// The request.
-    pub request: RequestName,
-    /// What became of it.
-    pub fate: Fate,
-    /// What was proven.
-    pub proof: Option<ProofReport>,
 }
 
 /// Time that a rollout may take when the document names none: KubeDB's two minutes a node.
@@ -243,13 +232,17 @@ impl View<'_> {
         let emission = emission.filter(|_| matches!(fate, Fate::Running { .. }));
         let request = request.or(emission.map(|emission| &emission.request));
         let request = request.filter(|_| !matches!(fate, Fate::Released | Fate::Superseded(_)));
-        let proof = request.and_then(|r| r.status.as_ref()).and_then(|s| s.proof.clone());
+        let carrier = request.map(|request| present.map_or(request, |p| p.carrier(request)));
+        let proof = carrier.and_then(|r| r.status.as_ref()).and_then(|s| s.proof.clone());
+        let own = request.map(PostgresOpsRequest::request_name);
+        let carried = carrier.map(|carrier| (carrier.request_name(), carrier.phase()));
         let claim = present.and_then(|present| present.claim.as_ref());
         Block {
             file: step.desired.targets.get(database).and_then(|t| t.file()).map(str::to_owned),
             version: version(present, proof.as_ref()),
             nodes: present.map(|present| present.nodes),
-            request: request.map(|request| (request.request_name(), request.phase())),
+            merged: own.filter(|own| carried.as_ref().is_some_and(|(name, _)| name != own)),
+            request: carried,
             changes: request.map(changes_of).unwrap_or_default(),
             proof,
             runs: claim.and_then(|claim| claim.applied.clone()),
@@ -257,19 +250,24 @@ impl View<'_> {
         }
     }
 
-    /// The newest request that a commit asked for.
+    /// The newest request that a commit asked for: the one that no other came after. (Their times
+    /// are whole seconds.)
     fn request_of<'p>(
         &self,
         present: &'p Present,
         commit: &CommitId,
     ) -> Option<&'p PostgresOpsRequest> {
-        let mut requests = present.requests.iter().rev();
-        let found = requests.find(|request| {
+        let asked = present.requests.iter().rev().filter(|request| {
             is_ours(request, &self.source.repository)
                 && cause_of(request) == Cause::Commit
                 && request.annotation(annotations::COMMIT) == Some(commit.as_str())
         });
-        found.map(|request| &**request)
+        let asked: Vec<&PostgresOpsRequest> = asked.map(|request| &**request).collect();
+        let previous = |request: &PostgresOpsRequest| {
+            let name = request.request_name();
+            asked.iter().any(|other| other.annotation(annotations::PREVIOUS) == Some(&name.0))
+        };
+        asked.iter().find(|request| !previous(request)).copied()
     }
 
     fn fate(
@@ -289,8 +287,12 @@ impl View<'_> {
         }
         // What somebody did to it afterwards is another story.
         if self.plan.applied.contains(database) {
-            return match request {
-                Some(request) if request.phase() == OpsPhase::Successful => applied(request),
+            let present = self.present(database);
+            let carrier = request.map(|request| present.map_or(request, |p| p.carrier(request)));
+            return match (request, carrier) {
+                (Some(request), Some(carrier)) if carrier.phase() == OpsPhase::Successful => {
+                    applied(request, carrier)
+                }
                 _ if self.was_asked_by(database, &step.commit) => Fate::Applied,
                 _ => Fate::NoChange,
             };
@@ -309,16 +311,18 @@ impl View<'_> {
         let superseded = Fate::Superseded(newer.clone());
         let Some(request) = request else { return superseded };
         let retired = self.plan.retired.get(database).map(|retired| &retired.request);
-        match request.phase() {
-            OpsPhase::Successful => applied(request),
-            OpsPhase::Failed | OpsPhase::Denied => Fate::Held(failed(request, commit)),
+        let carrier = self.present(database).map_or(request, |present| present.carrier(request));
+        match carrier.phase() {
+            OpsPhase::Successful => applied(request, carrier),
+            OpsPhase::Failed | OpsPhase::Denied => Fate::Held(failed(carrier, commit)),
             OpsPhase::Skipped => superseded,
             OpsPhase::Pending
             | OpsPhase::Progressing
             | OpsPhase::WaitingForApproval
-            | OpsPhase::Approved => match retired == Some(&request.request_name()) {
+            | OpsPhase::Approved
+            | OpsPhase::Other => match retired == Some(&request.request_name()) {
                 true => superseded,
-                false => self.running(database, request),
+                false => self.running(database, carrier),
             },
         }
     }
@@ -330,44 +334,17 @@ impl View<'_> {
             asked.commit == *commit && asked.ended == Some(OpsPhase::Successful)
         })
     }
-
-    /// Requests of settled commits that ended since the claim was written last.
-    fn attempts(&self) -> Vec<Attempt> {
-        let mut attempts = Vec::new();
-        for (database, live) in self.live {
-            let Live::Present(present) = live else { continue };
-            let Some(write) = self.plan.claims.get(database) else { continue };
-            let Some(claim) = &write.claim else { continue };
-            let (Some(asked), Some(name)) = (&claim.asked, &claim.last_request) else { continue };
-            let on_the_way = self.source.line.iter().any(|step| step.commit == asked.commit);
-            let Some(request) = present.request(name) else { continue };
-            if on_the_way || cause_of(request) == Cause::Drift || !request.phase().is_terminal() {
-                continue;
-            }
-            let fate = match request.phase() == OpsPhase::Successful {
-                true => applied(request),
-                false => Fate::Held(failed(request, &asked.commit)),
-            };
-            attempts.push(Attempt {
-                commit: asked.commit.clone(),
-                database: database.clone(),
-                request: name.clone(),
-                fate,
-                proof: request.status.as_ref().and_then(|status| status.proof.clone()),
-            });
-        }
-        attempts
-    }
 }
 
-/// What a successful request comes to: parameters may still wait for a restart.
-fn applied(request: &PostgresOpsRequest) -> Fate {
-    let proof = request.status.as_ref().and_then(|status| status.proof.as_ref());
+/// What a successful request comes to: parameters may still wait for a restart. `carrier`: the
+/// request that carried it out, mostly itself.
+fn applied(request: &PostgresOpsRequest, carrier: &PostgresOpsRequest) -> Fate {
+    let proof = carrier.status.as_ref().and_then(|status| status.proof.as_ref());
     let waiting = match proof {
         Some(proof) => proof.pending_restart.clone(),
         // KubeDB does not say; what was asked for without a restart cannot be in force.
         None => {
-            let forbidden = request
+            let forbidden = carrier
                 .spec
                 .configuration
                 .as_ref()
@@ -380,8 +357,12 @@ fn applied(request: &PostgresOpsRequest) -> Fate {
 }
 
 fn failed(request: &PostgresOpsRequest, commit: &CommitId) -> Held {
-    let words = failed_words(request);
-    Held::Failed { commit: commit.clone(), request: request.request_name(), words }
+    let (commit, words) = (commit.clone(), failed_words(request));
+    let name = request.request_name();
+    match request.phase() == OpsPhase::Denied {
+        true => Held::Denied { commit, request: name, words },
+        false => Held::Failed { commit, request: name, words },
+    }
 }
 
 fn version(present: Option<&Present>, proof: Option<&ProofReport>) -> Option<String> {

@@ -2,9 +2,10 @@
 //!
 //! `gates.rs` judges each database by itself (`drifted.rs`: what others changed), `schedule.rs`
 //! decides who of those that may go goes now, `request.rs` writes the requests, `chain.rs` knows
-//! what came before, `held.rs` has the reasons, `stall.rs` looks at the source as a whole,
-//! `text.rs` says it all to people. Making a plan twice gives the same plan. Leaves emitting to
-//! `act.rs`, which finds nothing left to choose. Never plans upon what is not known.
+//! what came before, `held.rs` has the reasons, `words.rs` what others said, `stall.rs` looks at
+//! the source as a whole, `text.rs` says it all to people. Making a plan twice gives the same plan.
+//! Leaves emitting to `act.rs`, which finds nothing left to choose. Never plans upon what is not
+//! known.
 
 mod chain;
 mod drifted;
@@ -14,6 +15,7 @@ mod request;
 mod schedule;
 mod stall;
 mod text;
+mod words;
 
 use std::collections::{BTreeMap, BTreeSet};
 
@@ -21,11 +23,11 @@ use jiff::Timestamp;
 use k8s_openapi::api::core::v1::Secret;
 
 pub use chain::{Chain, Tail};
-pub use gates::failed_words;
 pub use held::{Held, Weight};
 pub use request::{cause_of, changes_of};
 pub use stall::Stalled;
 pub use text::{Entry, Sums};
+pub use words::failed_words;
 
 use super::desired::{Desired, Document};
 use super::drift::{Change, Difference, Drift, Edit};

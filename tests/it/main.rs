@@ -4,6 +4,7 @@
 #![allow(clippy::unwrap_used, clippy::expect_used, clippy::panic)]
 
 mod api_server;
+mod beside;
 mod conformance;
 mod conforms;
 mod controller;
@@ -12,6 +13,7 @@ mod fixture;
 mod git;
 mod instance;
 mod kubectl;
+mod kubedb;
 mod line;
 mod ops;
 mod pgconf_oracle;

@@ -14,7 +14,7 @@
 //! | `rewrite` | the next commit does not descend from the last |
 //! | `live demo/db 15, 3 nodes, Ready; user.conf a=1; inline b=2` | a database, or `absent` |
 //! | `claim demo/db ID manages a b` | our claim (or `by other/repo`) |
-//! | `start demo/db`, `finish demo/db Successful order=…` | the request that is open there |
+//! | `start demo/db` (`WaitingForApproval`), `finish demo/db Successful order=…` | the request that is open there |
 //! | `delete demo/db` | somebody deletes our open request |
 //! | `request demo/db NAME Progressing` | somebody else's request |
 //! | `annotate demo/db retry=1` | also `freeze="…"` |
@@ -229,7 +229,10 @@ impl World {
             "live" => self.live(&database(rest[0]), line.split_once(rest[0]).unwrap().1),
             "claim" => self.claim(&database(rest[0]), &rest[1..]),
             "request" => self.foreign(&database(rest[0]), rest[1], rest[2]),
-            "start" => self.phase(&database(rest[0]), OpsPhase::Progressing),
+            "start" => {
+                let phase = rest.get(1).map_or(OpsPhase::Progressing, |word| ops_phase(word));
+                self.phase(&database(rest[0]), phase);
+            }
             "finish" => self.finish(&database(rest[0]), &rest[1..]),
             "delete" => {
                 let present = self.present(&database(rest[0]));

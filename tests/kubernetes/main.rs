@@ -15,6 +15,8 @@ mod control_plane;
 mod fixture;
 #[path = "../it/kubectl.rs"]
 mod kubectl;
+#[path = "../it/kubedb/mod.rs"]
+mod kubedb;
 mod leftovers;
 mod program;
 mod rights;
@@ -49,6 +51,15 @@ macro_rules! on_a_control_plane {
         [$(Case {
             name: stringify!($case),
             run: |cluster| Box::pin(async move { conformance::$file::$case(&cluster).await }),
+        }),*]
+    };
+}
+
+macro_rules! beside_on_a_control_plane {
+    ($($case:ident,)*) => {
+        [$(Case {
+            name: stringify!($case),
+            run: |cluster| Box::pin(async move { kubedb::cases::$case(&cluster).await }),
         }),*]
     };
 }
@@ -138,6 +149,27 @@ async fn all(plane: &ControlPlane, part: &str) -> Vec<String> {
     }
     if "the_whole_line".contains(part) {
         failed.extend(both_lines(plane).await);
+    }
+    // The last of all: from here on the kinds are KubeDB's.
+    failed.extend(beside_kubedb(plane, part).await);
+    failed
+}
+
+/// The cases beside KubeDB (all of them as `beside_kubedb`), one after another: the controller of each looks at all namespaces.
+async fn beside_kubedb(plane: &ControlPlane, part: &str) -> Vec<String> {
+    let cases: [Case; _] = kubedb::beside_cases!(beside_on_a_control_plane);
+    let mut failed = Vec::new();
+    let all = "beside_kubedb".contains(part);
+    let mut wanted = cases.into_iter().filter(|case| all || case.name.contains(part)).peekable();
+    if wanted.peek().is_some() {
+        kubedb::define(&plane.client).await;
+    }
+    for case in wanted {
+        let began = Instant::now();
+        let cluster = Arc::new(plane.cluster(case.name).await);
+        let result = tokio::spawn((case.run)(cluster)).await;
+        told(case.name, result.is_ok(), began);
+        failed.extend(result.err().map(|_| case.name.to_owned()));
     }
     failed
 }

@@ -47,7 +47,8 @@ pub async fn count(ended: &[Ended], look: &Look, cx: &Context) {
             OpsPhase::Pending
             | OpsPhase::Progressing
             | OpsPhase::WaitingForApproval
-            | OpsPhase::Approved => continue,
+            | OpsPhase::Approved
+            | OpsPhase::Other => continue,
         };
         cx.metrics.requests.get_or_create(&Label { phase }).inc();
         let Some(request) = cx.requests.get(&one.database.namespace, &one.request.0) else {

@@ -76,7 +76,9 @@ fn line(correction: &Correction) -> String {
     let Correction { database, changes, fate, proof, .. } = correction;
     let how = outcome_line(fate, proof.as_ref(), None);
     let (begin, how) = match fate {
-        Fate::Held(Held::Failed { words, .. }) if !words.is_empty() => {
+        Fate::Held(Held::Failed { words, .. } | Held::Denied { words, .. })
+            if !words.is_empty() =>
+        {
             (NOT_CORRECTED, format!("{how}: {words}"))
         }
         Fate::Held(_) => (NOT_CORRECTED, how),
@@ -114,6 +116,7 @@ fn machine(commit: &CommitId, correction: &Correction, instance: &str, now: Time
         version: None,
         nodes: None,
         request: Some((correction.request.clone(), Default::default())),
+        merged: None,
         changes: Vec::new(),
         proof: correction.proof.clone(),
         runs: None,

@@ -14,11 +14,14 @@ use super::memory::ConfigSecret;
 use super::servers;
 use crate::api::claim::Claim;
 use crate::api::conditions;
-use crate::api::names::{DatabaseRef, INLINE_CONF, RENDERED_CONF, USER_CONF, annotations, labels};
+use crate::api::names::{
+    DatabaseRef, INLINE_CONF, PGTUNE_CONF, RENDERED_CONF, USER_CONF, annotations, labels,
+};
+use crate::api::ownership::{self, FieldOwned};
 use crate::api::postgres::condition;
 use crate::api::{ConfigRepository, Postgres, PostgresOpsRequest};
 use crate::cluster;
-use crate::pgconf::{Layers, Name, Settings, provisioned, tuning};
+use crate::pgconf::{Catalogue, Layers, Name, Settings, kubedb, provisioned, tuning};
 use crate::sync::Context;
 use crate::sync::desired::{Desired, Document};
 use crate::sync::live::{Custom, Live, Observed, Present};
@@ -163,6 +166,9 @@ async fn present(
     }
     let all = postgres.conditions();
     let paused = conditions::find(all, condition::PAUSED).filter(|paused| paused.is_true());
+    // The controller's certificate is there before anything else is of a database that we run.
+    let namespace = postgres.namespace().unwrap_or_default();
+    let foreign = cx.secrets.get(&namespace, &postgres.children().client_certificate).is_none();
     let holder = claim.as_ref().map(|claim| claim.repository.as_str());
     let claimant_exists =
         cx.repositories.store().state().iter().any(|repository| Some(repository.uid()) == holder);
@@ -180,9 +186,14 @@ async fn present(
         claim,
         claimant_exists,
         admitted: admitted?,
-        custom: custom(postgres, fresh, cx).await?,
+        custom: custom(postgres, Ask { fresh, foreign, needed: false }, cx).await?,
         requests,
         running: None,
+        foreign,
+        owners: ownership::foreign_owners(postgres)
+            .into_iter()
+            .filter(FieldOwned::is_of_a_gitops_tool)
+            .collect(),
     })
 }
 
@@ -204,7 +215,7 @@ fn missing_tail(claim: Option<&Claim>, requests: &[Arc<PostgresOpsRequest>]) -> 
     (!known).then(|| last.0.clone())
 }
 
-async fn custom(postgres: &Postgres, fresh: bool, cx: &Context) -> Result<Custom, String> {
+async fn custom(postgres: &Postgres, ask: Ask, cx: &Context) -> Result<Custom, String> {
     let namespace = postgres.namespace().unwrap_or_default();
     let mut layers = Layers {
         inline: parsed("spec.configuration.inline", postgres.spec.inline())?,
@@ -212,18 +223,20 @@ async fn custom(postgres: &Postgres, fresh: bool, cx: &Context) -> Result<Custom
     };
     let mut custom = Custom::default();
     if let Some(name) = postgres.spec.secret_name() {
-        let secret = secret(&namespace, name, Ask { needed: true, fresh }, cx).await?;
+        let secret = secret(&namespace, name, Ask { needed: true, ..ask }, cx).await?;
         let secret = secret.ok_or_else(|| format!("Secret {namespace}/{name} is not there"))?;
         layers.user = match secret.keys.get(USER_CONF) {
             Some(Ok(settings)) => settings.clone(),
             Some(Err(why)) => return Err(format!("Secret {namespace}/{name}: {why}")),
+            // KubeDB's servers include the file if it is there.
+            None if ask.foreign => Settings::new(),
             None => return Err(format!("Secret {namespace}/{name} has no key {USER_CONF}")),
         };
         custom.secret_is_ours = secret.ours;
         custom.secret_name = Some(name.to_owned());
     }
     let operators = postgres.children().operator_config;
-    if let Some(secret) = secret(&namespace, &operators, Ask { needed: false, fresh }, cx).await? {
+    if let Some(secret) = secret(&namespace, &operators, ask, cx).await? {
         let key = |key: &str| match secret.keys.get(key) {
             None => Ok(None),
             Some(Ok(settings)) => Ok(Some(settings.clone())),
@@ -231,8 +244,18 @@ async fn custom(postgres: &Postgres, fresh: bool, cx: &Context) -> Result<Custom
         };
         custom.rendered_inline = key(INLINE_CONF)?;
         custom.rendered = key(RENDERED_CONF)?;
+        if ask.foreign {
+            layers.tuning = key(PGTUNE_CONF)?.unwrap_or_default();
+        }
     }
-    if let Some(rendered) = &custom.rendered {
+    if let Some(catalogue) = Catalogue::for_version(&postgres.spec.version)
+        && ask.foreign
+    {
+        // Its lines stand after those of pgtune.
+        layers.provisioner = kubedb::lines(&postgres.spec, catalogue);
+        layers.tuning.retain(|name, _| !layers.provisioner.contains(name));
+    }
+    if let Some(rendered) = custom.rendered.as_ref().filter(|_| !ask.foreign) {
         // What the operator rendered beyond the custom configuration are its own defaults.
         layers.provisioner = rendered.clone();
         let (user, inline) = (&layers.user, &layers.inline);
@@ -258,6 +281,8 @@ struct Ask {
     needed: bool,
     /// Whatever is remembered.
     fresh: bool,
+    /// Somebody else runs the servers.
+    foreign: bool,
 }
 
 /// What a Secret says about configuration, read only when its version is another one.
@@ -280,7 +305,7 @@ async fn secret(
     let ours = secret.labels().contains_key(labels::RENDERED_FOR);
     let data = secret.data.unwrap_or_default();
     let mut keys = BTreeMap::new();
-    for key in [USER_CONF, INLINE_CONF, RENDERED_CONF] {
+    for key in [USER_CONF, INLINE_CONF, PGTUNE_CONF, RENDERED_CONF] {
         if let Some(bytes) = data.get(key) {
             keys.insert(key, Settings::parse_bytes(&bytes.0).map_err(|p| first(key, &p)));
         }

@@ -9,7 +9,7 @@ use super::{Fate, applied, failed};
 use crate::api::names::{CommitId, DatabaseRef, RepositoryRef, RequestName, annotations};
 use crate::api::ops_request::{OpsPhase, PostgresOpsRequest, ProofReport};
 use crate::sync::drift::Change;
-use crate::sync::live::{Live, Observed, is_ours};
+use crate::sync::live::{Live, Observed, Present, is_ours};
 use crate::sync::plan::{Cause, cause_of, changes_of};
 
 /// What became of one correction.
@@ -38,21 +38,27 @@ pub(super) fn of(repository: &RepositoryRef, live: &Observed) -> Vec<Correction>
             .requests
             .iter()
             .filter(|request| is_ours(request, repository) && cause_of(request) == Cause::Drift);
-        corrections.extend(requests.filter_map(|request| ended(database, request)));
+        corrections.extend(requests.filter_map(|request| ended(database, present, request)));
     }
     corrections
 }
 
-fn ended(database: &DatabaseRef, request: &PostgresOpsRequest) -> Option<Correction> {
+fn ended(
+    database: &DatabaseRef,
+    present: &Present,
+    request: &PostgresOpsRequest,
+) -> Option<Correction> {
     let commit = CommitId::parse(request.annotation(annotations::COMMIT)?).ok()?;
-    let fate = match request.phase() {
-        OpsPhase::Successful => applied(request),
-        OpsPhase::Failed | OpsPhase::Denied => Fate::Held(failed(request, &commit)),
+    let carrier = present.carrier(request);
+    let fate = match carrier.phase() {
+        OpsPhase::Successful => applied(request, carrier),
+        OpsPhase::Failed | OpsPhase::Denied => Fate::Held(failed(carrier, &commit)),
         OpsPhase::Skipped
         | OpsPhase::Pending
         | OpsPhase::Progressing
         | OpsPhase::WaitingForApproval
-        | OpsPhase::Approved => return None,
+        | OpsPhase::Approved
+        | OpsPhase::Other => return None,
     };
     Some(Correction {
         commit,
@@ -60,6 +66,6 @@ fn ended(database: &DatabaseRef, request: &PostgresOpsRequest) -> Option<Correct
         request: request.request_name(),
         changes: changes_of(request),
         fate,
-        proof: request.status.as_ref().and_then(|status| status.proof.clone()),
+        proof: carrier.status.as_ref().and_then(|status| status.proof.clone()),
     })
 }

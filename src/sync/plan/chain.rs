@@ -12,6 +12,7 @@ use crate::api::ops_request::{OpsPhase, PostgresOpsRequest};
 use crate::api::postgres_config::Mode;
 use crate::pgconf::Name;
 use crate::sync::desired::Document;
+use crate::sync::drift::{Difference, Edit};
 use crate::sync::live::{Present, is_ours};
 use crate::sync::source::Source;
 
@@ -31,6 +32,13 @@ pub enum Tail<'a> {
     None,
     /// It has not ended.
     Open(&'a PostgresOpsRequest),
+    /// KubeDB merged it into another request, which has not ended.
+    Merged {
+        /// Ours.
+        request: &'a PostgresOpsRequest,
+        /// The one that carries it out.
+        into: &'a PostgresOpsRequest,
+    },
     /// It ended; the object may be gone by now.
     Ended(OpsPhase, Option<&'a PostgresOpsRequest>),
     /// It went away before it ended.
@@ -42,12 +50,13 @@ pub enum Tail<'a> {
 const FOLLOWED: usize = 1000;
 
 impl<'a> Chain<'a> {
-    /// Follows the chain of a database that no other repository holds.
+    /// Follows the chain of a database that no other repository holds. `document`: what is desired
+    /// of it, and what differs from that, where it is known.
     pub fn of(
         source: &Source,
         database: &DatabaseRef,
         present: &'a Present,
-        document: Option<&Document>,
+        document: Option<(&Document, Option<&Difference>)>,
     ) -> Self {
         let ours = present.claim.clone().filter(|claim| claim.repository == source.uid);
         let mut claim = ours.unwrap_or_else(|| Claim {
@@ -76,12 +85,17 @@ impl<'a> Chain<'a> {
             (None, Some(Asked { ended: Some(phase), .. })) => Tail::Ended(*phase, None),
             (None, Some(Asked { ended: None, .. })) => Tail::Deleted,
             (Some(request), _) if request.phase().is_terminal() => {
-                Tail::Ended(request.phase(), Some(request))
+                let asked = claim.asked.as_ref().map(|asked| &asked.digest);
+                let in_place = document.is_some_and(|(document, difference)| {
+                    Some(&document.digest) == asked
+                        && difference.is_some_and(|difference| difference.edit == Edit::Nothing)
+                });
+                ended(request, present, in_place)
             }
             (Some(request), _) => Tail::Open(request),
         };
         let mut chain = Self { claim, tail };
-        chain.settle(present, document);
+        chain.settle(present, document.map(|(document, _)| document));
         chain
     }
 
@@ -158,6 +172,20 @@ impl<'a> Chain<'a> {
                 && changed_by.is_none_or(|commit| *commit == asked.commit)
                 && retry == asked.retry.as_deref()
         })
+    }
+}
+
+/// What became of a request that ended. Merged into another one, it ends as that does; but what
+/// KubeDB makes of several requests is its own affair: success counts only where it is seen.
+fn ended<'a>(request: &'a PostgresOpsRequest, present: &'a Present, in_place: bool) -> Tail<'a> {
+    let carrier = present.carrier(request);
+    if std::ptr::eq(carrier, request) {
+        return Tail::Ended(request.phase(), Some(request));
+    }
+    match carrier.phase() {
+        phase if !phase.is_terminal() => Tail::Merged { request, into: carrier },
+        OpsPhase::Successful if !in_place => Tail::Ended(OpsPhase::Skipped, Some(request)),
+        phase => Tail::Ended(phase, Some(carrier)),
     }
 }
 

@@ -7,19 +7,18 @@
 use jiff::tz::TimeZone;
 
 use super::chain::{Chain, Tail};
+use super::words::{WORDS, failed_words, field_owned, said};
 use super::{Cause, ClaimWrite, Held, Judged, Retired, Verdict, Wish, World};
 use crate::api::claim::Claim;
 use crate::api::names::{CommitId, DatabaseRef, annotations};
-use crate::api::ops_request::{Apply, OpsPhase, PostgresOpsRequest, Restart};
+use crate::api::ops_request::{Apply, OpsPhase, PostgresOpsRequest, Restart, condition};
+use crate::api::ownership::FieldOwned;
 use crate::api::postgres::Phase;
 use crate::pgconf::{Settings, catalogue};
 use crate::sync::desired::{Document, Target};
 use crate::sync::drift::{Difference, Edit};
 use crate::sync::live::{Freeze, Live, Present, is_ours, is_over, is_pending};
 use crate::sync::problem::Problem;
-
-/// Longest piece of somebody's words that is passed on.
-const WORDS: usize = 300;
 
 /// What one database comes to.
 pub(super) fn judge<'a>(world: World<'a>, database: &'a DatabaseRef) -> Judged<'a> {
@@ -93,7 +92,8 @@ fn without_document<'a>(
         Tail::Open(request) if is_pending(request) && !request.is_deleted() => {
             retired = Some(taken_back(request));
         }
-        Tail::Open(request) => return hold(finishing(request)),
+        Tail::Open(request) => return hold(finishing(request, request)),
+        Tail::Merged { request, into } => return hold(finishing(request, into)),
         Tail::None | Tail::Ended(..) | Tail::Deleted => {}
     }
     if world.stalled {
@@ -117,9 +117,10 @@ fn taken_back(request: &PostgresOpsRequest) -> Retired {
     Retired { request: request.request_name(), uid: request.metadata.uid.clone() }
 }
 
-fn finishing(request: &PostgresOpsRequest) -> Held {
+/// `carrier`: the request that carries ours out, mostly itself.
+fn finishing(request: &PostgresOpsRequest, carrier: &PostgresOpsRequest) -> Held {
     let commit = request.annotation(annotations::COMMIT).and_then(|id| CommitId::parse(id).ok());
-    Held::Finishing { request: request.request_name(), commit }
+    Held::Finishing { request: carrier.request_name(), commit }
 }
 
 /// A database with a document that the parser did not refuse.
@@ -133,7 +134,8 @@ pub(super) struct Gates<'a> {
 impl<'a> Gates<'a> {
     fn judge(self) -> Judged<'a> {
         let Self { world, database, present, document } = self;
-        let chain = Chain::of(world.source, database, present, Some(document));
+        let difference = world.drift.targets.get(database);
+        let chain = Chain::of(world.source, database, present, Some((document, difference)));
         let applied = chain.is_applied(document);
         let mut retired = None;
         let verdict = self.pass(&chain, &mut retired);
@@ -173,11 +175,8 @@ impl<'a> Gates<'a> {
 
     fn pass(&self, chain: &Chain<'a>, retired: &mut Option<Retired>) -> Verdict<'a> {
         let Self { world, database, present, document } = *self;
-        if let Tail::Open(request) = chain.tail
-            && request.annotation(annotations::DESIRED) == Some(&document.digest)
-            && !request.is_deleted()
-        {
-            return Verdict::Running(request.request_name());
+        if let Some(verdict) = self.under_way(chain) {
+            return verdict;
         }
         if let Some(Freeze { until, who, why }) = present.frozen(world.now) {
             return Verdict::Held(Held::Frozen { until, who, why });
@@ -219,6 +218,24 @@ impl<'a> Gates<'a> {
         }
     }
 
+    /// Our request for this very document, while it is open.
+    fn under_way(&self, chain: &Chain<'_>) -> Option<Verdict<'a>> {
+        let (request, carrier) = match chain.tail {
+            Tail::Open(request) => (request, request),
+            Tail::Merged { request, into } => (request, into),
+            Tail::None | Tail::Ended(..) | Tail::Deleted => return None,
+        };
+        let same = request.annotation(annotations::DESIRED) == Some(&self.document.digest);
+        if !same || carrier.is_deleted() {
+            return None;
+        }
+        let name = carrier.request_name();
+        Some(match carrier.phase() == OpsPhase::WaitingForApproval {
+            true => Verdict::Held(Held::Approval(name)),
+            false => Verdict::Running(name),
+        })
+    }
+
     fn unknown_version(&self) -> Held {
         let known: Vec<String> = catalogue::MAJORS.iter().map(ToString::to_string).collect();
         let version: String = self.present.version.chars().take(40).collect();
@@ -257,7 +274,8 @@ impl<'a> Gates<'a> {
                 *retired = Some(taken_back(request));
                 Some(request.request_name())
             }
-            Tail::Open(request) => return Some(finishing(request)),
+            Tail::Open(request) => return Some(finishing(request, request)),
+            Tail::Merged { request, into } => return Some(finishing(request, into)),
             Tail::None | Tail::Ended(..) | Tail::Deleted => None,
         };
         let repository = &self.world.source.repository;
@@ -265,7 +283,7 @@ impl<'a> Gates<'a> {
         let other = open.find(|request| tail.as_ref() != Some(&request.request_name()))?;
         // One of ours that is not the tail was taken back and is on its way out.
         Some(match is_ours(other, repository) {
-            true => finishing(other),
+            true => finishing(other, other),
             false => Held::OtherRequest(other.request_name()),
         })
     }
@@ -277,22 +295,28 @@ impl<'a> Gates<'a> {
             return None;
         }
         let name = chain.claim.last_request.clone()?;
+        let commit = chain.claim.asked.as_ref()?.commit.clone();
         match chain.tail {
             Tail::Deleted => Some(Held::Deleted(name)),
-            Tail::Ended(OpsPhase::Failed | OpsPhase::Denied, request) => {
+            Tail::Ended(phase @ (OpsPhase::Failed | OpsPhase::Denied), request) => {
                 let words = request.map(failed_words).unwrap_or_default();
                 if let Some(held) = field_owned(&words) {
                     return Some(held);
                 }
-                let commit = chain.claim.asked.as_ref()?.commit.clone();
+                // Merged into another one, that is the request to be looked at.
+                let request = request.map_or(name, PostgresOpsRequest::request_name);
+                Some(match phase == OpsPhase::Denied {
+                    true => Held::Denied { commit, request, words },
+                    false => Held::Failed { commit, request, words },
+                })
+            }
+            Tail::Ended(OpsPhase::Skipped, request) if self.skipped_too_often() => {
+                let said = request.and_then(|r| said(r, condition::SKIPPED));
+                let words = said.unwrap_or("the configuration changed under it each time");
+                let words = words.chars().take(WORDS).collect();
                 Some(Held::Failed { commit, request: name, words })
             }
-            Tail::Ended(OpsPhase::Skipped, _) if self.skipped_too_often() => {
-                let commit = chain.claim.asked.as_ref()?.commit.clone();
-                let words = "the configuration changed under it each time".to_owned();
-                Some(Held::Failed { commit, request: name, words })
-            }
-            Tail::None | Tail::Open(_) | Tail::Ended(..) => None,
+            Tail::None | Tail::Open(_) | Tail::Merged { .. } | Tail::Ended(..) => None,
         }
     }
 
@@ -308,6 +332,18 @@ impl<'a> Gates<'a> {
             return if all.is_empty() { Edit::Nothing } else { Edit::Apply(all) };
         }
         difference.edit.clone()
+    }
+
+    /// A field that the edit changes and that a tool would write back. Where our own loop carries
+    /// requests out it looks itself.
+    fn written_back(&self, edit: &Edit) -> Option<&'a FieldOwned> {
+        let touched: &[&str] = match edit {
+            Edit::Nothing => &[],
+            Edit::Apply(_) => &["inline"],
+            Edit::Rewrite { .. } | Edit::Replace(_) => &["inline", "secretName", "configSecret"],
+        };
+        let owners = self.present.owners.iter().filter(|_| self.present.foreign);
+        owners.into_iter().find(|owned| touched.contains(&owned.field()))
     }
 
     /// The gates that only a change has to pass.
@@ -331,32 +367,13 @@ impl<'a> Gates<'a> {
         if let Some(held) = stance(*world) {
             return Some(held);
         }
+        if let Some(FieldOwned { manager, path }) = self.written_back(&wish.edit).cloned() {
+            return Some(Held::FieldOwned { manager, path });
+        }
         if let Some(words) = &present.paused {
             return Some(Held::Paused(words.chars().take(WORDS).collect()));
         }
         let ready = present.phase == Some(Phase::Ready);
         (document.apply == Apply::IfReady && !ready).then_some(Held::NotReady(present.phase))
     }
-}
-
-/// The server's or the operator's words about a request that failed, on one line and without the
-/// sensitive values that it carries.
-pub fn failed_words(request: &PostgresOpsRequest) -> String {
-    let proof = request.status.as_ref().and_then(|status| status.proof.as_ref());
-    let failed = request.conditions().iter().rev().find(|condition| condition.type_ == "Failed");
-    let words = proof
-        .and_then(|proof| proof.words.clone())
-        .or_else(|| failed.map(|condition| condition.message.clone()))
-        .unwrap_or_default();
-    let asked = request.spec.configuration.as_ref().map(|asked| asked.settings());
-    let carried = Settings::parse(asked.unwrap_or_default()).unwrap_or_default();
-    let line = words.split_whitespace().collect::<Vec<_>>().join(" ");
-    carried.hide_in(&line).chars().take(WORDS).collect()
-}
-
-/// Whether these are the words with which `ops` reports a field of another owner.
-fn field_owned(words: &str) -> Option<Held> {
-    let (path, rest) = words.split_once(" belongs to field manager ")?;
-    let manager = rest.split(',').next().unwrap_or_default().trim().to_owned();
-    Some(Held::FieldOwned { manager, path: path.to_owned() })
 }

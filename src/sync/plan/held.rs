@@ -24,6 +24,17 @@ pub enum Held {
         /// What the server or the operator said.
         words: String,
     },
+    /// Whoever approves requests there denied the same change before.
+    Denied {
+        /// The commit that asked for it.
+        commit: CommitId,
+        /// The request that was denied.
+        request: RequestName,
+        /// What was said about it.
+        words: String,
+    },
+    /// Our request waits for somebody's approval.
+    Approval(RequestName),
     /// Somebody deleted our request before it ended.
     Deleted(RequestName),
     /// Somebody else's request is pending or running there.
@@ -130,8 +141,9 @@ impl Held {
     pub fn weight(&self) -> Weight {
         match self {
             Self::Failed { .. } => Weight::Failed,
-            Self::Refused(_) => Weight::Refused,
+            Self::Refused(_) | Self::Denied { .. } => Weight::Refused,
             Self::Deleted(_)
+            | Self::Approval(_)
             | Self::OtherRequest(_)
             | Self::Window { .. }
             | Self::RolloutStopped { .. }
@@ -160,8 +172,12 @@ impl Held {
     /// Whether nothing will come of it without a person: a note may close upon it.
     pub fn is_settled(&self) -> bool {
         match self {
-            Self::Refused(_) | Self::Failed { .. } | Self::RolloutStopped { .. } => true,
+            Self::Refused(_)
+            | Self::Failed { .. }
+            | Self::Denied { .. }
+            | Self::RolloutStopped { .. } => true,
             Self::Deleted(_)
+            | Self::Approval(_)
             | Self::OtherRequest(_)
             | Self::Finishing { .. }
             | Self::Window { .. }
@@ -199,6 +215,8 @@ impl Held {
         match self {
             Self::Refused(_) => "Refused",
             Self::Failed { .. } => "Failed",
+            Self::Denied { .. } => "Denied",
+            Self::Approval(_) => "Approval",
             Self::Deleted(_) => "Deleted",
             Self::OtherRequest(_) => "OtherRequest",
             Self::Finishing { .. } => "Finishing",
@@ -229,10 +247,9 @@ impl Held {
     pub fn text(&self) -> String {
         match self {
             Self::Refused(problems) => refusals(problems),
-            Self::Failed { commit, request, words } => {
-                let words = if words.is_empty() { String::new() } else { format!(": {words}") };
-                format!("the change of {} failed in {request}{words}", commit.short())
-            }
+            Self::Failed { commit, request, words } => ended(commit, "failed", request, words),
+            Self::Denied { commit, request, words } => ended(commit, "was denied", request, words),
+            Self::Approval(request) => format!("request {request} waits for approval"),
             Self::Deleted(request) => format!("somebody deleted our request {request}"),
             Self::OtherRequest(request) => format!("request {request} of somebody else is open"),
             Self::Finishing { request, commit } => {
@@ -277,6 +294,9 @@ impl Held {
             Self::PlanOnly => "the repository only plans".to_owned(),
             Self::Stalled => "the repository is stalled".to_owned(),
             Self::Paused(words) => format!("somebody paused the database: {words}"),
+            Self::NotReady(Some(Phase::Other)) => {
+                "the database is in a phase that this version does not know, not Ready".to_owned()
+            }
             Self::NotReady(Some(phase)) => format!("the database is {phase:?}, not Ready"),
             Self::NotReady(None) => "the database is not Ready yet".to_owned(),
             Self::Absent => "there is no such database yet".to_owned(),
@@ -293,9 +313,8 @@ impl Held {
                 let place = first.map(Problem::place).unwrap_or_default();
                 format!("refused; the first problem is at {place}")
             }
-            Self::Failed { commit, request, words: _ } => {
-                format!("the change of {} failed in {request}", commit.short())
-            }
+            Self::Failed { commit, request, words: _ } => ended(commit, "failed", request, ""),
+            Self::Denied { commit, request, words: _ } => ended(commit, "was denied", request, ""),
             other => other.text(),
         }
     }
@@ -310,8 +329,11 @@ impl Held {
                 let first = problems.iter().find(|problem| problem.is_refusal());
                 format!("fix {} and push", first.map_or("the document", |first| &first.file))
             }
-            Self::Failed { .. } | Self::Deleted(_) => {
+            Self::Failed { .. } | Self::Denied { .. } | Self::Deleted(_) => {
                 format!("push a correction or a revert, or {}", retry(database))
+            }
+            Self::Approval(request) => {
+                format!("have kubectl get pgops -n {namespace} {request} approved, or delete it")
             }
             Self::OtherRequest(request) => {
                 format!("wait for kubectl get pgops -n {namespace} {request}, or delete it")
@@ -357,6 +379,12 @@ fn refusals(problems: &[Problem]) -> String {
         0 => first,
         more => format!("{first} (and {more} more)"),
     }
+}
+
+/// What became of a commit's change, in which request, and what was said about it.
+fn ended(commit: &CommitId, how: &str, request: &RequestName, words: &str) -> String {
+    let words = if words.is_empty() { String::new() } else { format!(": {words}") };
+    format!("the change of {} {how} in {request}{words}", commit.short())
 }
 
 /// Which parameters somebody changed, and what follows.

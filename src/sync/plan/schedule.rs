@@ -56,7 +56,9 @@ impl Busy {
                     && !is_over(request)
                     && retired != Some(&request.request_name())
             });
-            if let Some(request) = open {
+            // One of ours that KubeDB merged into another changes the database as well.
+            let merged = plan.running.get(database).and_then(|name| present.request(name));
+            if let Some(request) = open.or(merged) {
                 busy.add(may_restart(request));
             }
         }

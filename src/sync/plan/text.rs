@@ -24,6 +24,8 @@ pub struct Entry {
     pub verdict: &'static str,
     /// File, version and nodes, as far as they are known.
     pub about: String,
+    /// Whether somebody else runs the servers: what is said of costs and failure is theirs then.
+    pub foreign: bool,
     /// What would change.
     pub changes: Vec<Change>,
     /// What is sent, in one line.
@@ -91,6 +93,7 @@ impl Plan {
         let mut entry = Entry {
             database: database.to_string(),
             about: about(desired.targets.get(database).and_then(|t| t.file()), present),
+            foreign: present.is_some_and(|present| present.foreign),
             changes: difference.map(|d| d.changes.clone()).unwrap_or_default(),
             ..Entry::default()
         };
@@ -102,7 +105,7 @@ impl Plan {
             && difference.restarts(document)
         {
             entry.restarts = present.nodes;
-            entry.order = order(&difference.changes, present);
+            entry.order = order(&difference.changes, present).filter(|_| !present.foreign);
             let pending = difference.pending.iter();
             let line = |(name, nodes): (&Name, &Vec<String>)| {
                 format!("{name} on {} (pending)", nodes.join(", "))
@@ -173,6 +176,7 @@ impl Entry {
         }
         if self.verdict == "change" || (self.verdict == "held" && !self.changes.is_empty()) {
             match (self.restarts, self.order) {
+                (0, _) if self.foreign => say("costs", "no restart is needed; KubeDB decides"),
                 (0, _) => say("costs", "a reload; no connection is cut"),
                 (number, order) => {
                     let order = order.map(|order| format!(", {order}")).unwrap_or_default();
@@ -185,7 +189,10 @@ impl Entry {
             }
         }
         if self.verdict == "change" {
-            let back = "every node goes back to its last good set; the request ends Failed";
+            let back = match self.foreign {
+                true => "the request ends Failed; KubeDB does not promise to take the values back",
+                false => "every node goes back to its last good set; the request ends Failed",
+            };
             say("if it fails", back);
         }
         if let Some(reason) = &self.reason {

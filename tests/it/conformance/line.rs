@@ -46,7 +46,7 @@ struct Line<'a> {
     _controller: tokio::process::Child,
 }
 
-async fn git(folder: &Path, arguments: &[&str]) -> Result<String, String> {
+pub async fn git(folder: &Path, arguments: &[&str]) -> Result<String, String> {
     let output = tokio::process::Command::new("git")
         .current_dir(folder)
         .args(["-c", "user.name=ana", "-c", "user.email=ana@example.com"])
