@@ -2,7 +2,7 @@
 //!
 //! A field that somebody wrote by hand is taken over by whoever acts on a request. What a tool
 //! holds by server-side apply, or what a GitOps tool wrote, would be written back again and again.
-//! Leaves what follows from that to the loops. Never reads an object.
+//! Leaves what follows from that to the loops. Never asks for an object.
 
 use k8s_openapi::apimachinery::pkg::apis::meta::v1::ManagedFieldsEntry;
 

@@ -82,10 +82,8 @@ enum Command {
 /// # Errors
 /// What the command could not do, with its causes; the caller prints the chain once.
 pub fn run(cli: Cli) -> anyhow::Result<ExitCode> {
-    let loudness = match cli.command {
-        Command::Demo(_) => Loudness::Warnings,
-        _ => Loudness::Info,
-    };
+    let tells_itself = matches!(cli.command, Command::Demo(_));
+    let loudness = if tells_itself { Loudness::Warnings } else { Loudness::Info };
     crate::telemetry::start_logs(cli.log_format, loudness);
     match cli.command {
         Command::Controller(args) => wait(controller::run(args)),

@@ -46,7 +46,7 @@ pub struct Call {
     pub result: &'static str,
 }
 
-/// Calls by kind, watches left out.
+/// Calls by kind, watches and the lease left out.
 pub type Calls = Family<Call, Counter>;
 
 /// What became of a creation.
@@ -297,13 +297,15 @@ impl Cluster {
     /// Tells people what happened to an object. Best effort: an event that cannot be written is
     /// logged, and stops nothing. `note` must hold no value of a parameter.
     pub async fn event<K: Kind>(&self, about: &K, kind: EventKind, reason: &str, note: &str) {
-        self.event_about(&about.object_ref(&()), kind, reason, note).await;
+        self.event_about(&about.object_ref(&()), None, kind, reason, note).await;
     }
 
-    /// As [`Cluster::event`], about an object of which only this is known.
+    /// As [`Cluster::event`], about an object of which only this is known. The same event once more
+    /// is counted, not repeated; one with another `related` object is another one.
     pub async fn event_about(
         &self,
         about: &ObjectReference,
+        related: Option<&ObjectReference>,
         kind: EventKind,
         reason: &str,
         note: &str,
@@ -317,7 +319,7 @@ impl Cluster {
             // The API refuses notes of more than 1 kB.
             note: Some(note.chars().take(1000).collect()),
             action: "Reconcile".to_owned(),
-            secondary: None,
+            secondary: related.cloned(),
         };
         let call = self.recorder.publish(&event, about);
         let part = |part: &Option<String>| part.clone().unwrap_or_default();

@@ -36,9 +36,19 @@ impl Needed {
     }
 }
 
+/// Whether something is to be said once more; keeps when it was.
+fn is_due(said: &mut Option<Timestamp>, now: Timestamp) -> bool {
+    let due = said.is_none_or(|at| now.duration_since(at).unsigned_abs() > SAY_AGAIN);
+    if due {
+        *said = Some(now);
+    }
+    due
+}
+
 /// Waits until all of these are served; `missing` is told those that are not, at every look.
 pub async fn served(cluster: &Cluster, needed: &[Needed], mut missing: impl FnMut(Vec<String>)) {
     let mut said: Option<(Vec<String>, Timestamp)> = None;
+    let mut failed_at = None;
     loop {
         let (mut absent, mut failed) = (Vec::new(), false);
         for one in needed {
@@ -46,8 +56,12 @@ pub async fn served(cluster: &Cluster, needed: &[Needed], mut missing: impl FnMu
                 Ok(true) => {}
                 Ok(false) => absent.push(one),
                 Err(error) => {
-                    let cause = std::error::Error::source(&error).map(ToString::to_string);
-                    tracing::warn!(%error, cause, "definitions cannot be looked for; tried again");
+                    let now = Timestamp::now();
+                    if is_due(&mut failed_at, now) {
+                        let cause = std::error::Error::source(&error).map(ToString::to_string);
+                        tracing::warn!(%error, cause, "cannot look for definitions; tried again");
+                    }
+                    missing(vec![format!("{} (not known: {})", one.name, error.class())]);
                     failed = true;
                     break;
                 }

@@ -106,6 +106,10 @@ impl Error {
                 || Self::Conflict { what: what.clone() },
                 |(manager, path)| Self::FieldConflict { what: what.clone(), manager, path },
             ),
+            // An admission webhook answers so by default: it is not a right that is missing.
+            403 if status.message.starts_with("admission webhook") => {
+                Self::Invalid { what, words: words(status) }
+            }
             403 => Self::Forbidden { what, words: words(status) },
             400 | 405 | 413 | 415 | 422 | 501 => Self::Invalid { what, words: words(status) },
             _ => Self::Unavailable { what, source: Box::new(error) },
@@ -145,7 +149,8 @@ impl Error {
             Self::Forbidden { .. } => Some("Forbidden"),
             Self::FieldConflict { .. } => Some("FieldOwned"),
             Self::Invalid { .. } => Some("Refused"),
-            Self::Unreadable { .. } => Some("Unreadable"),
+            // Not the word for an object that itself cannot be read.
+            Self::Unreadable { .. } => Some("NeedsUnreadable"),
             Self::NotFound { .. }
             | Self::Conflict { .. }
             | Self::Timeout { .. }

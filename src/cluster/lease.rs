@@ -17,6 +17,7 @@ use tokio::time::Instant;
 use tokio_util::sync::CancellationToken;
 
 use super::client::Cluster;
+use crate::api::names::managers;
 
 /// How the lease is held. client-go's defaults are 15 s, 10 s and 2 s; ours are the same.
 #[derive(Clone, Debug)]
@@ -154,6 +155,10 @@ fn tell<T: PartialEq>(sender: &watch::Sender<Option<T>>, held: Option<T>) -> boo
     })
 }
 
+fn writing() -> PostParams {
+    PostParams { field_manager: Some(managers::CLIENT.to_owned()), ..PostParams::default() }
+}
+
 struct Election {
     api: Api<Lease>,
     terms: Terms,
@@ -186,7 +191,7 @@ impl Election {
         let acquired = if mine { spec.acquire_time.clone() } else { None };
         lease.spec = Some(self.record(transitions, acquired.unwrap_or(now.clone()), now));
         // resourceVersion rides along in the object: a race is a 409.
-        match self.api.replace(&self.terms.name, &PostParams::default(), &lease).await {
+        match self.api.replace(&self.terms.name, &writing(), &lease).await {
             Ok(_) => Ok(Some(self.won(transitions))),
             Err(kube::Error::Api(status)) if status.is_conflict() => Ok(None),
             Err(error) => Err(error),
@@ -198,7 +203,7 @@ impl Election {
             metadata: ObjectMeta { name: Some(self.terms.name.clone()), ..Default::default() },
             spec: Some(self.record(0, now.clone(), now)),
         };
-        match self.api.create(&PostParams::default(), &lease).await {
+        match self.api.create(&writing(), &lease).await {
             Ok(_) => Ok(Some(self.won(0))),
             Err(kube::Error::Api(status)) if status.is_already_exists() => Ok(None),
             Err(error) => Err(error),
@@ -241,7 +246,7 @@ impl Election {
         }
         spec.holder_identity = Some(String::new());
         spec.lease_duration_seconds = Some(1);
-        match self.api.replace(&self.terms.name, &PostParams::default(), &lease).await {
+        match self.api.replace(&self.terms.name, &writing(), &lease).await {
             Ok(_) => {
                 tell(&self.holder, None);
             }

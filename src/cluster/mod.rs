@@ -8,6 +8,7 @@ pub mod client;
 pub mod definitions;
 pub mod error;
 pub mod lease;
+mod sieve;
 pub mod tell;
 pub mod unreadable;
 pub mod watched;

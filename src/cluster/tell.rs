@@ -12,7 +12,7 @@ use kube::api::ObjectMeta;
 use serde_json::{Value, json};
 
 use super::client::{Cluster, EventKind, Kind};
-use super::error::Error;
+use super::error::{Error, Retry};
 use super::unreadable::{Read, Unread, Unreadable};
 use super::watched::Watched;
 use crate::api::conditions::{self, Condition, Conditioned};
@@ -48,6 +48,10 @@ where
             }
             match say::<K>(&cluster, one, status).await {
                 Ok(()) => drop(told.insert(id.clone(), one.clone())),
+                Err(error) if error.retry() == Retry::Never => {
+                    not_told(&error);
+                    told.insert(id.clone(), one.clone());
+                }
                 Err(error) => all_told = not_told(&error),
             }
         }
@@ -72,22 +76,26 @@ where
 }
 
 fn not_told(error: &Error) -> bool {
-    tracing::warn!(%error, "an object that cannot be read was not told of; tried again");
+    let error = error.without_values();
+    tracing::warn!(error, "an object that cannot be read was not told of");
     false
 }
 
 async fn say<K: Kind>(cluster: &Cluster, one: &Unreadable, status: StatusOf) -> Result<(), Error> {
     let note = one.words();
-    cluster.event_about(&one.reference::<K>(), EventKind::Warning, UNREADABLE, &note).await;
-    if status == StatusOf::Theirs {
-        return Ok(());
+    if status == StatusOf::Ours {
+        let now = Timestamp::now();
+        let condition = Condition::new(conditions::STALLED, true, UNREADABLE, &note, now);
+        let condition = condition.observed(one.metadata.generation);
+        let is_other = |said: &&Value| said.get("type") != Some(&json!(conditions::STALLED));
+        let others = one.conditions.iter().filter(is_other).cloned();
+        let all: Vec<Value> = others.chain([json!(condition)]).collect();
+        write::<K>(cluster, &one.metadata, &json!(all)).await?;
     }
-    let condition = Condition::new(conditions::STALLED, true, UNREADABLE, &note, Timestamp::now());
-    let condition = condition.observed(one.metadata.generation);
-    let is_other = |said: &&Value| said.get("type") != Some(&json!(conditions::STALLED));
-    let others = one.conditions.iter().filter(is_other).cloned();
-    let all: Vec<Value> = others.chain([json!(condition)]).collect();
-    write::<K>(cluster, &one.metadata, &json!(all)).await
+    // Last, so that it is told once.
+    let about = one.reference::<K>();
+    cluster.event_about(&about, None, EventKind::Warning, UNREADABLE, &note).await;
+    Ok(())
 }
 
 fn is_stalled(all: &[Condition]) -> bool {

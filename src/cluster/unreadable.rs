@@ -33,6 +33,8 @@ pub struct Unreadable {
     pub field: String,
     /// The conditions of its status as they stand, whatever they are like.
     pub conditions: Vec<Value>,
+    /// The database that it is about, where it is a request.
+    pub database: Option<String>,
 }
 
 /// What cannot be read of one kind, by namespace and name.
@@ -75,12 +77,16 @@ impl<'de, K: DeserializeOwned> Deserialize<'de> for Read<K> {
             Err(error) => error,
         };
         let metadata = value.get("metadata").ok_or_else(|| D::Error::missing_field("metadata"))?;
-        let metadata = ObjectMeta::deserialize(metadata)
+        let mut metadata = ObjectMeta::deserialize(metadata)
             .map_err(|_| D::Error::custom("metadata cannot be read"))?;
+        // The largest part, and nobody needs it.
+        metadata.managed_fields = None;
         let conditions = value.pointer("/status/conditions").and_then(Value::as_array);
         let conditions = conditions.cloned().unwrap_or_default();
+        let database = value.pointer("/spec/databaseRef/name").and_then(Value::as_str);
+        let database = database.map(str::to_owned);
         let field = error.path().to_string();
-        Ok(Self::Not(Box::new(Unreadable { metadata, field, conditions })))
+        Ok(Self::Not(Box::new(Unreadable { metadata, field, conditions, database })))
     }
 }
 

@@ -6,20 +6,21 @@
 //! hides no other, and is known by itself. Never writes.
 
 use std::hash::Hash;
-use std::sync::Arc;
 use std::sync::atomic::{AtomicU64, Ordering};
+use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 use std::time::Duration;
 
 use backon::ExponentialBuilder;
 use futures::{Stream, StreamExt};
+use kube::Api;
 use kube::runtime::reflector::{self, ObjectRef, Store};
 use kube::runtime::utils::ResetTimerBackoff;
-use kube::runtime::watcher::{self, Event, ExponentialBackoff};
+use kube::runtime::watcher::{self, ExponentialBackoff};
 use kube::runtime::{WatchStreamExt, watcher as watch_all};
-use kube::{Api, ResourceExt};
 use tokio::sync::{broadcast, watch};
 
 use super::client::{Cluster, Kind};
+use super::sieve::Sieve;
 use super::unreadable::{Read, Unread};
 
 /// Objects that a slow listener may be behind before it loses some. A loop that lost touches
@@ -27,9 +28,9 @@ use super::unreadable::{Read, Unread};
 const BEHIND: usize = 4096;
 
 /// Pauses of a watch that broke: kube's own grow to 30 s and stay long for two minutes, for which
-/// nothing that changes would be seen. Two processes that ask every five seconds are no burden for
-/// an API server that comes back.
-const PAUSES: (Duration, Duration) = (Duration::from_millis(200), Duration::from_secs(5));
+/// nothing that changes would be seen. Up to as much again is added by chance, so that two
+/// processes ask at least every five seconds: no burden for an API server that comes back.
+const PAUSES: (Duration, Duration) = (Duration::from_millis(200), Duration::from_millis(2500));
 /// A watch that went well for this long begins with short pauses again.
 const WENT_WELL: Duration = Duration::from_secs(20);
 
@@ -57,17 +58,6 @@ where
     watching: tokio::task::JoinHandle<()>,
 }
 
-/// Lets through what can be read, and keeps what cannot.
-struct Sieve<K>
-where
-    K: Kind,
-    K::DynamicType: Hash + Eq,
-{
-    store: Store<K>,
-    told: Arc<AtomicU64>,
-    unread: watch::Sender<Unread>,
-}
-
 /// Whether one kind's first list is in; outlives the watch, which then stays as it was.
 #[derive(Clone, Debug)]
 pub struct InSync {
@@ -83,59 +73,9 @@ impl InSync {
     }
 }
 
-impl<K: Kind> Sieve<K> {
-    /// The same event about an object that can be read; one that was there and cannot be read any
-    /// more is deleted as far as the store is concerned.
-    fn pass(&self, event: Event<Read<K>>) -> Option<Event<K>> {
-        match event {
-            Event::Init => {
-                self.unread.send_if_modified(|unread| !std::mem::take(unread).is_empty());
-                Some(Event::Init)
-            }
-            Event::InitDone => Some(Event::InitDone),
-            Event::InitApply(read) => self.known(read).map(Event::InitApply),
-            Event::Apply(read) => {
-                let old = self.store.get(&reference(&read));
-                match self.known(read) {
-                    Some(object) => Some(Event::Apply(object)),
-                    None => old.map(|old| Event::Delete(Arc::unwrap_or_clone(old))),
-                }
-            }
-            Event::Delete(read) => {
-                let (id, old) = (id(&read), self.store.get(&reference(&read)));
-                self.unread.send_if_modified(|unread| unread.remove(&id).is_some());
-                old.map(|old| Event::Delete(Arc::unwrap_or_clone(old)))
-            }
-        }
-    }
-
-    fn known(&self, read: Read<K>) -> Option<K> {
-        let id = id(&read);
-        match read {
-            Read::Whole(object) => {
-                self.unread.send_if_modified(|unread| unread.remove(&id).is_some());
-                Some(object)
-            }
-            Read::Not(unreadable) => {
-                tracing::warn!(
-                    kind = %K::kind(&()), namespace = id.0, name = id.1, field = unreadable.field,
-                    "object cannot be read"
-                );
-                self.unread.send_modify(|unread| drop(unread.insert(id, *unreadable)));
-                self.told.fetch_add(1, Ordering::Release);
-                None
-            }
-        }
-    }
-}
-
-fn id<K: Kind>(read: &Read<K>) -> (String, String) {
-    (read.namespace().unwrap_or_default(), read.name_any())
-}
-
-fn reference<K: Kind>(read: &Read<K>) -> ObjectRef<K> {
-    let (namespace, name) = id(read);
-    ObjectRef::new(&name).within(&namespace)
+/// What a panicking pass left behind is at worst old.
+fn lock<K: Kind>(sieve: &Mutex<Sieve<K>>) -> MutexGuard<'_, Sieve<K>> {
+    sieve.lock().unwrap_or_else(PoisonError::into_inner)
 }
 
 impl<K: Kind> Watched<K> {
@@ -143,16 +83,20 @@ impl<K: Kind> Watched<K> {
     pub fn start(cluster: &Cluster, labels: Option<&str>) -> Arc<Self> {
         let api = Api::<Read<K>>::all(cluster.client());
         let (reader, writer) = reflector::store();
-        let (keep, unread) = watch::channel(Unread::default());
         let told = Arc::<AtomicU64>::default();
-        let sieve = Sieve { store: reader.clone(), told: told.clone(), unread: keep };
+        let (sieve, unread) = Sieve::before(reader.clone());
+        let sieve = Arc::new(Mutex::new(sieve));
+        let (before, behind, count) = (sieve.clone(), sieve, told.clone());
         let config = watcher::Config {
             label_selector: labels.map(str::to_owned),
             ..watcher::Config::default()
         };
         let events = watch_all(api, config).filter_map(move |event| {
-            let event = event.map(|event| sieve.pass(event)).transpose();
-            std::future::ready(event)
+            let passed = event.map(|event| lock(&before).pass(event)).transpose();
+            if passed.is_none() {
+                count.fetch_add(1, Ordering::Release);
+            }
+            std::future::ready(passed)
         });
         let (touched, _) = broadcast::channel(BEHIND);
         let sender = touched.clone();
@@ -161,6 +105,7 @@ impl<K: Kind> Watched<K> {
             let events = events.backoff(pauses()).reflect(writer);
             // Counted when the store has it: whoever reads the number first never misses a change.
             let events = events.inspect(move |_| {
+                lock(&behind).passed();
                 count.fetch_add(1, Ordering::Release);
             });
             let events = events.touched_objects();
@@ -229,6 +174,22 @@ impl<K: Kind> Watched<K> {
         let id = (namespace.to_owned(), name.to_owned());
         let words = self.unread.borrow().get(&id).map(|unreadable| unreadable.words())?;
         Some(format!("{} {namespace}/{name}: {words}", K::kind(&())))
+    }
+
+    /// Whether an object of this UID is there and cannot be read.
+    pub fn is_unreadable(&self, uid: &str) -> bool {
+        let unread = self.unread.borrow();
+        unread.values().any(|one| one.metadata.uid.as_deref() == Some(uid))
+    }
+
+    /// Why something about a database cannot be read: a request for it.
+    pub fn unreadable_about(&self, namespace: &str, database: &str) -> Option<String> {
+        let unread = self.unread.borrow();
+        let mut about = unread.iter().filter(|((there, _), one)| {
+            there == namespace && one.database.as_deref() == Some(database)
+        });
+        let ((_, name), one) = about.next()?;
+        Some(format!("{} {namespace}/{name}: {}", K::kind(&()), one.words()))
     }
 
     /// The store, for `Controller::for_stream`.

@@ -55,6 +55,16 @@ pub enum Error {
     NotLeading,
 }
 
+impl Error {
+    /// What is said of it in a log: without the API server's words about an object.
+    pub fn without_values(&self) -> String {
+        match self {
+            Self::Cluster(error) => format!("ops: {}", error.without_values()),
+            Self::Instance { .. } | Self::NotLeading => self.to_string(),
+        }
+    }
+}
+
 /// What became of a step.
 pub struct Outcome {
     /// When and at what to look again.
@@ -180,8 +190,8 @@ async fn write_conditions(
         "metadata": { "resourceVersion": version }, "status": { "conditions": conditions }
     });
     let DatabaseRef { namespace, name } = &actor.id;
-    actor.cx.cluster.merge_status::<Postgres>(namespace, name, &patch).await?;
-    Ok(Touched::Database)
+    let written = actor.cx.cluster.merge_status::<Postgres>(namespace, name, &patch).await?;
+    Ok(Touched::Database(Box::new(written)))
 }
 
 fn wait(what: &str, on: Awaited, actor: &Actor<'_>) -> Outcome {
@@ -197,16 +207,18 @@ fn wait(what: &str, on: Awaited, actor: &Actor<'_>) -> Outcome {
 }
 
 async fn tell(told: &Told, actor: &Actor<'_>) -> Result<Touched, Error> {
-    let Told { request, status, version, sentence: _ } = told;
+    let Told { request, status, version, sentence: _, pod: _ } = told;
     let patch = json!({ "metadata": { "resourceVersion": version }, "status": status });
     let namespace = &actor.id.namespace;
-    actor.cx.cluster.merge_status::<PostgresOpsRequest>(namespace, &request.0, &patch).await?;
-    Ok(Touched::Requests)
+    let cluster = &actor.cx.cluster;
+    let written = cluster.merge_status::<PostgresOpsRequest>(namespace, &request.0, &patch).await?;
+    Ok(Touched::Request(Box::new(written)))
 }
 
 async fn patch_request(name: &str, patch: &Value, actor: &Actor<'_>) -> Result<Touched, Error> {
-    actor.cx.cluster.merge::<PostgresOpsRequest>(&actor.id.namespace, name, patch).await?;
-    Ok(Touched::Requests)
+    let cluster = &actor.cx.cluster;
+    let written = cluster.merge::<PostgresOpsRequest>(&actor.id.namespace, name, patch).await?;
+    Ok(Touched::Request(Box::new(written)))
 }
 
 /// `spec.configuration`. Without the owners that `configuration::foreign_owner` refuses, what is
@@ -227,11 +239,11 @@ async fn write_spec(patch: &SpecPatch, actor: &Actor<'_>) -> Result<Outcome, Err
         }
     };
     match written {
-        Ok(_) => Ok(Outcome::done(Touched::Database)),
+        Ok(written) => Ok(Outcome::done(Touched::Database(Box::new(written)))),
         Err(cluster::Error::FieldConflict { manager, path, .. }) => {
             let field_owned = Some(FieldOwned { manager, path });
             let answers = Answers { field_owned, ..Answers::default() };
-            Ok(Outcome::answered(Touched::Database, answers))
+            Ok(Outcome::answered(Touched::Objects, answers))
         }
         Err(error) => Err(error.into()),
     }

@@ -5,9 +5,10 @@
 //! `Unknown`, with the reason. While nothing is open for a database its servers are not asked.
 //! Has no lasting effect. Leaves every decision to `rollout`.
 
+mod connections;
+
 use std::collections::{BTreeMap, BTreeSet};
-use std::net::{IpAddr, SocketAddr};
-use std::sync::{Mutex, PoisonError};
+use std::net::IpAddr;
 use std::time::{Duration, Instant};
 
 use futures::future::{join_all, try_join_all};
@@ -16,14 +17,15 @@ use k8s_openapi::api::core::v1::{Pod, Secret};
 use secrecy::{ExposeSecret, SecretString};
 
 use crate::api::names::{
-    CONTROL_PORT, ChildNames, DatabaseRef, INLINE_CONF, RENDERED_CONF, USER_CONF, finalizers,
-    labels,
+    ChildNames, DatabaseRef, INLINE_CONF, RENDERED_CONF, USER_CONF, finalizers, labels,
 };
 use crate::api::{Postgres, PostgresOpsRequest};
 use crate::cluster::{self, Cluster};
 use crate::instance::client::{Client, Identity};
 use crate::instance::protocol::{AskFacts, AskSettings};
 use crate::pgconf::{Context as Change, Settings, tiers};
+
+pub use connections::Instances;
 
 use super::Context;
 use super::journal::{self, Journal};
@@ -36,8 +38,6 @@ use super::step::Touched;
 const FACTS: Duration = Duration::from_secs(2);
 /// How long the answers of servers are used on while only objects were written.
 const FRESH: Duration = Duration::from_millis(500);
-/// Databases whose connections are kept. More are simply connected to again.
-const MAX_KEPT: usize = 512;
 
 /// What was seen in a pass, and when all of it was last read.
 pub struct Looked {
@@ -59,8 +59,8 @@ impl Looked {
     }
 }
 
-/// Looks at a database. Within a pass only what the last step touched is read again, unless that
-/// look is older than `FRESH`.
+/// Looks at a database. Within a pass only what the last step touched is looked at again, and what
+/// it wrote is in its answer, unless that look is older than `FRESH`.
 ///
 /// # Errors
 /// The API server's; a node that does not answer is no error.
@@ -76,17 +76,19 @@ pub async fn database(
         Touched::Everything => return everything(id, cx).await,
         Touched::Nothing => {}
         Touched::Servers => seen.nodes = nodes(seen, cx).await?,
-        Touched::Requests => {
-            seen.requests = requests(id, cx).await?;
-            if let Some(database) = &seen.database {
-                add_owner(database, &mut seen.requests, &cx.cluster).await?;
+        Touched::Request(written) => {
+            let name = written.request_name();
+            seen.requests.retain(|request| request.request_name() != name);
+            // The last finalizer taken from one that is deleted: it is gone.
+            let held = written.metadata.finalizers.as_ref().is_some_and(|all| !all.is_empty());
+            if held || !written.is_deleted() {
+                seen.requests.push(*written);
             }
             in_order(&mut seen.requests);
         }
-        Touched::Database => {
-            seen.database = cx.cluster.get::<Postgres>(&id.namespace, &id.name).await?;
-        }
-        Touched::Secrets => secrets(seen, cx).await?,
+        Touched::Database(written) => seen.database = Some(*written),
+        Touched::Memory(written) => seen.journal = kept(*written),
+        Touched::Operator(written) => seen.operator = Some(operator(written.as_ref())),
         Touched::Objects => {
             objects(id, seen, cx).await?;
             secrets(seen, cx).await?;
@@ -100,9 +102,9 @@ async fn everything(id: &DatabaseRef, cx: &Context) -> Result<Looked, cluster::E
     let mut seen = Seen::default();
     objects(id, &mut seen, cx).await?;
     let open = seen.database.as_ref().is_some_and(|database| is_open(database, &seen.requests));
-    if open {
-        secrets(&mut seen, cx).await?;
-        seen.nodes = nodes(&seen, cx).await?;
+    if let Some(database) = seen.database.clone().filter(|_| open) {
+        let (ways, ()) = tokio::try_join!(ways(&database, cx), secrets(&mut seen, cx))?;
+        seen.nodes = asked(&seen, &database, &ways, cx).await;
     }
     Ok(Looked { seen, at })
 }
@@ -185,16 +187,12 @@ async fn secrets(seen: &mut Seen, cx: &Context) -> Result<(), cluster::Error> {
     let current = database.spec.secret_name().map(str::to_owned);
     let wanted: BTreeSet<String> = open.filter_map(secret_of).chain(current).collect();
     let user = join_all(wanted.iter().map(|name| read(name.clone())));
-    let (operator, previous, user) = tokio::join!(
+    let (found, previous, user) = tokio::join!(
         read(names.operator_config.clone()),
         read(names.previous_config.clone()),
         user
     );
-    seen.operator = operator?.map(|secret| OperatorSecret {
-        inline: text(&secret, INLINE_CONF).unwrap_or_default(),
-        file: text(&secret, RENDERED_CONF).unwrap_or_default(),
-        version: secret.metadata.resource_version,
-    });
+    seen.operator = found?.as_ref().map(operator);
     seen.journal = previous?.map_or(Kept::Nothing, kept);
     for (name, secret) in wanted.into_iter().zip(user) {
         let user_conf = match secret? {
@@ -207,6 +205,14 @@ async fn secrets(seen: &mut Seen, cx: &Context) -> Result<(), cluster::Error> {
         seen.user_confs.insert(name, user_conf);
     }
     Ok(())
+}
+
+fn operator(secret: &Secret) -> OperatorSecret {
+    OperatorSecret {
+        inline: text(secret, INLINE_CONF).unwrap_or_default(),
+        file: text(secret, RENDERED_CONF).unwrap_or_default(),
+        version: secret.metadata.resource_version.clone(),
+    }
 }
 
 fn kept(secret: Secret) -> Kept {
@@ -224,38 +230,56 @@ fn text(secret: &Secret, key: &str) -> Option<String> {
     String::from_utf8(bytes.clone()).ok()
 }
 
-/// Every node that there should be, asked at the same time.
-async fn nodes(seen: &Seen, cx: &Context) -> Result<BTreeMap<String, Node>, cluster::Error> {
-    let Some(database) = &seen.database else { return Ok(BTreeMap::new()) };
+/// How the nodes of a database are reached.
+struct Ways {
+    pods: Vec<Pod>,
+    /// The reason where there is none.
+    identity: Result<Identity, String>,
+}
+
+async fn ways(database: &Postgres, cx: &Context) -> Result<Ways, cluster::Error> {
     let DatabaseRef { namespace, name } = database.database();
     let selector = format!("{}={name}", labels::INSTANCE);
     let (pods, identity) = tokio::try_join!(
         cx.cluster.list::<Pod>(Some(&namespace), &selector),
         identity(database, cx)
     )?;
-    let names = ChildNames::of(&name, database.uid());
-    let asked = parameters(seen);
+    Ok(Ways { pods, identity })
+}
+
+async fn nodes(seen: &Seen, cx: &Context) -> Result<BTreeMap<String, Node>, cluster::Error> {
+    let Some(database) = &seen.database else { return Ok(BTreeMap::new()) };
+    let ways = ways(database, cx).await?;
+    Ok(asked(seen, database, &ways, cx).await)
+}
+
+/// Every node that there should be, asked at the same time.
+async fn asked(
+    seen: &Seen,
+    database: &Postgres,
+    ways: &Ways,
+    cx: &Context,
+) -> BTreeMap<String, Node> {
+    let id = database.database();
+    let names = ChildNames::of(&id.name, database.uid());
+    let question = parameters(seen);
     let look = (0..database.spec.nodes()).map(|ordinal| {
-        let (pod, asked, identity) = (names.pod(ordinal), &asked, &identity);
-        let found = pods.iter().find(|p| p.metadata.name.as_deref() == Some(pod.as_str()));
+        let (pod, id, question) = (names.pod(ordinal), &id, &question);
+        let found = ways.pods.iter().find(|p| p.metadata.name.as_deref() == Some(pod.as_str()));
         async move {
-            let node = match (identity, found.map(address)) {
+            let node = match (&ways.identity, found.map(address)) {
                 (_, None) => Node::Unknown("its pod is not there".to_owned()),
                 (_, Some(Err(why))) => Node::Unknown(why.to_owned()),
                 (Err(why), _) => Node::Unknown(why.clone()),
                 (Ok(identity), Some(Ok(address))) => {
-                    let id = seen.database.as_ref().map(Postgres::database);
-                    let client = id.map(|id| cx.instances.client(&id, &pod, address, identity));
-                    match client {
-                        Some(client) => server(&client, asked).await,
-                        None => Node::Unknown("its database is not there".to_owned()),
-                    }
+                    let client = cx.instances.client(id, &pod, address, identity);
+                    server(&client, question).await
                 }
             };
             (pod, node)
         }
     });
-    Ok(join_all(look).await.into_iter().collect())
+    join_all(look).await.into_iter().collect()
 }
 
 fn address(pod: &Pod) -> Result<IpAddr, &'static str> {
@@ -321,61 +345,4 @@ async fn identity(
         return Ok(Err(format!("Secret {secret} is not there yet")));
     };
     Ok(cx.instances.identity(&database.database(), &found).map_err(|error| error.to_string()))
-}
-
-/// Connections to instances, by database.
-#[derive(Default)]
-pub struct Instances {
-    kept: Mutex<BTreeMap<DatabaseRef, Connections>>,
-}
-
-struct Connections {
-    /// resourceVersion of the Secret that the certificate was read from.
-    version: Option<String>,
-    identity: Identity,
-    /// By pod.
-    clients: BTreeMap<String, Client>,
-}
-
-impl Instances {
-    fn identity(
-        &self,
-        id: &DatabaseRef,
-        secret: &Secret,
-    ) -> Result<Identity, crate::instance::client::Error> {
-        let mut kept = self.kept.lock().unwrap_or_else(PoisonError::into_inner);
-        let version = secret.metadata.resource_version.clone();
-        if let Some(known) = kept.get(id).filter(|known| known.version == version) {
-            return Ok(known.identity.clone());
-        }
-        let part = |key| text(secret, key).unwrap_or_default();
-        let key = SecretString::from(part("tls.key"));
-        let identity = Identity::from_pem(&part("ca.crt"), &part("tls.crt"), &key)?;
-        if kept.len() >= MAX_KEPT {
-            kept.pop_first();
-        }
-        let connections =
-            Connections { version, identity: identity.clone(), clients: BTreeMap::new() };
-        kept.insert(id.clone(), connections);
-        Ok(identity)
-    }
-
-    /// The client for a node, with its open connections.
-    fn client(&self, id: &DatabaseRef, pod: &str, ip: IpAddr, identity: &Identity) -> Client {
-        let address = SocketAddr::new(ip, CONTROL_PORT);
-        let mut kept = self.kept.lock().unwrap_or_else(PoisonError::into_inner);
-        let Some(known) = kept.get_mut(id) else { return Client::new(address, identity) };
-        if let Some(client) = known.clients.get(pod).filter(|c| c.address() == address) {
-            return client.clone();
-        }
-        let client = Client::new(address, identity);
-        known.clients.insert(pod.to_owned(), client.clone());
-        client
-    }
-
-    /// The client with which a node was last looked at.
-    pub fn of(&self, id: &DatabaseRef, pod: &str) -> Option<Client> {
-        let kept = self.kept.lock().unwrap_or_else(PoisonError::into_inner);
-        kept.get(id)?.clients.get(pod).cloned()
-    }
 }

@@ -47,6 +47,26 @@ pub fn next(seen: &Seen, database: &Postgres, now: Timestamp) -> Step {
     first(seen, database, &pending, now)
 }
 
+/// The request that something is in the way of: the one that a step was to write to, or else the
+/// one that is carried out, or else the next one.
+pub fn concerned<'a>(
+    requests: &'a [PostgresOpsRequest],
+    step: Option<&Step>,
+) -> Option<&'a PostgresOpsRequest> {
+    let named = step.and_then(Step::request);
+    let open = || requests.iter().filter(|request| !request.phase().is_terminal());
+    let named = named.and_then(|name| open().find(|request| request.request_name() == *name));
+    let running = || open().find(|request| request.phase() == OpsPhase::Progressing);
+    let next = || {
+        let ours = open().filter(|request| admit::not_carried_out(request).is_none());
+        ours.min_by_key(|request| {
+            let created = request.metadata.creation_timestamp.as_ref().map(|time| time.0);
+            (created, request.request_name())
+        })
+    };
+    named.or_else(running).or_else(next)
+}
+
 /// Requests that are to be carried out: merged ones first, then by age and name.
 fn pending(seen: &Seen) -> Vec<&PostgresOpsRequest> {
     let open = |r: &&PostgresOpsRequest| r.phase() == OpsPhase::Pending && !r.is_deleted();

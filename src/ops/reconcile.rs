@@ -21,7 +21,7 @@ use crate::telemetry::metrics::CarriedOut;
 
 use super::act::Error;
 use super::seen::Answers;
-use super::step::{Evidence, Touched};
+use super::step::{Evidence, Step, Touched};
 use super::{Context, act, observe, rollout};
 
 /// Databases worked on at the same time. A pass waits for servers most of its time.
@@ -47,11 +47,21 @@ pub async fn reconcile(id: &DatabaseRef, cx: &Context) -> Result<Action, Error> 
     let began = Instant::now();
     let (mut before, mut answers, mut waits) = (None, Answers::default(), 0);
     while began.elapsed() < PASS {
-        let looked = observe::database(id, cx, before.take()).await?; //        read
+        let looked = match observe::database(id, cx, before.take()).await {
+            Ok(looked) => looked, //                                            read
+            Err(error) => {
+                in_the_way(id, None, &error, cx).await;
+                return Err(error.into());
+            }
+        };
         let looked = looked.answered(std::mem::take(&mut answers));
         let step = rollout::next(looked.seen(), (cx.clock)()); //               pure
         tracing::debug!(step = step.word(), "next");
         let outcome = match act::perform(&step, id, looked.seen(), cx).await {
+            Err(Error::Cluster(error)) if error.blocks().is_some() => {
+                in_the_way(id, Some(&step), &error, cx).await;
+                return Err(error.into());
+            }
             Err(Error::Cluster(error)) if error.is_conflict() => {
                 // Somebody else wrote in between. What servers run still holds, and what a restart
                 // cost; a dry run or a proof may have been about something else.
@@ -79,6 +89,13 @@ pub async fn reconcile(id: &DatabaseRef, cx: &Context) -> Result<Action, Error> 
         }
     }
     Ok(Action::requeue(Duration::ZERO))
+}
+
+/// Says what a person has to mend first, if it is of that kind.
+async fn in_the_way(id: &DatabaseRef, step: Option<&Step>, error: &cluster::Error, cx: &Context) {
+    if let Some(reason) = error.blocks() {
+        act::blocked::say(id, step, reason, error, cx).await;
+    }
 }
 
 /// A pause that is short enough to be waited for here; it grows, so that a wait of minutes asks
@@ -150,12 +167,7 @@ async fn spanned(id: &DatabaseRef, cx: &Context) -> Result<Action, Error> {
         Ok(action) => tracing::debug!(parent: &span, ?action, "pass ended"),
         Err(error) => {
             let cause = std::error::Error::source(error).map(ToString::to_string);
-            tracing::warn!(parent: &span, %error, cause, "pass failed");
-            if let Error::Cluster(error) = error
-                && let Some(reason) = error.blocks()
-            {
-                act::blocked::say(id, reason, error, cx).instrument(span).await;
-            }
+            tracing::warn!(parent: &span, error = error.without_values(), cause, "pass failed");
         }
     }
     done

@@ -9,11 +9,12 @@
 
 use k8s_openapi::jiff::Timestamp;
 
-use crate::api::conditions::{self, Condition};
+use crate::api::conditions::{self, Condition, MESSAGE_LIMIT};
 use crate::api::names::DatabaseRef;
 use crate::api::ops_request::{OpsPhase, OpsType, PostgresOpsRequestStatus, ProofReport};
 use crate::api::postgres::condition::PAUSED;
 use crate::api::{Postgres, PostgresOpsRequest};
+use crate::pgconf::Settings;
 
 use super::step::Told;
 
@@ -126,6 +127,7 @@ pub fn told(
         status,
         version: request.metadata.resource_version.clone(),
         sentence: sentence.to_owned(),
+        pod: None,
     }
 }
 
@@ -170,8 +172,12 @@ pub fn blocked(
     sentence: &str,
     now: Timestamp,
 ) -> Option<Told> {
+    // An admission webhook's words may quote what the request carries.
+    let carried = request.spec.configuration.as_ref().map_or("", |asked| asked.settings());
+    let sentence = &Settings::parse(carried).unwrap_or_default().hide_in(sentence);
     let said = conditions::find(request.conditions(), conditions::STALLED);
-    if said.is_some_and(|said| said.reason == reason && said.message == sentence) {
+    let message: String = sentence.chars().take(MESSAGE_LIMIT).collect();
+    if said.is_some_and(|said| said.reason == reason && said.message == message) {
         return None;
     }
     let mut told = told(request, None, Vec::new(), sentence, now);
@@ -278,6 +284,7 @@ pub fn restarted(
     let condition = say(&format!("{RESTARTED_POD}--{pod}"), true, message, now);
     let mut told = told(request, None, vec![condition], message, now);
     told.status.proof = Some(proof);
+    told.pod = Some(pod.to_owned());
     told
 }
 

@@ -5,12 +5,13 @@
 
 use std::collections::BTreeMap;
 
+use k8s_openapi::api::core::v1::Secret;
 use k8s_openapi::jiff::Timestamp;
 use serde_json::Value;
 
 use crate::api::names::RequestName;
 use crate::api::ops_request::{OpsPhase, OpsType, PostgresOpsRequestStatus};
-use crate::api::{Condition, PostgresOpsRequest};
+use crate::api::{Condition, Postgres, PostgresOpsRequest};
 use crate::instance::protocol::ConfigurationSet;
 
 use super::journal::Journal;
@@ -155,6 +156,8 @@ pub struct Told {
     pub version: Option<String>,
     /// The sentence that is also told as an event.
     pub sentence: String,
+    /// The pod that it is about, where it is about one.
+    pub pod: Option<String>,
 }
 
 /// A file to be tried out.
@@ -207,18 +210,21 @@ pub enum Evidence {
     Nothing,
 }
 
-/// What a step may have changed: the rest need not be read again within the pass. Every write is
-/// guarded by the version that was read, so that what is old at most makes one fail.
-#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+/// What a step may have changed: the rest need not be read again within the pass, and what was
+/// written comes with the answer of the API server. Every write is guarded by the version that was
+/// read, so that what is old at most makes one fail.
+#[derive(Clone, Debug)]
 pub enum Touched {
     /// Nothing: it only asked.
     Nothing,
-    /// A request.
-    Requests,
-    /// The database's object.
-    Database,
-    /// A Secret.
-    Secrets,
+    /// A request, as it stands now.
+    Request(Box<PostgresOpsRequest>),
+    /// The database's object, as it stands now.
+    Database(Box<Postgres>),
+    /// The memory of the rollout, as it stands now.
+    Memory(Box<Secret>),
+    /// The operator's Secret, as it stands now.
+    Operator(Box<Secret>),
     /// Objects and Secrets, by somebody else: a write found them changed. No server did anything.
     Objects,
     /// What servers have read, by a call that was answered; no object.
@@ -264,6 +270,35 @@ impl Step {
             | OpsPhase::Other => return None,
         };
         Some((type_, phase))
+    }
+
+    /// The request that the step writes to, where it is one.
+    pub fn request(&self) -> Option<&RequestName> {
+        match self {
+            Self::Explain(told)
+            | Self::Skip(told)
+            | Self::Refuse(told)
+            | Self::Accept(told)
+            | Self::Note(told)
+            | Self::Report(told)
+            | Self::Conclude(told) => Some(&told.request),
+            Self::Guard { request, .. } | Self::Release { request, .. } => Some(request),
+            Self::Merge(_)
+            | Self::DryRun { .. }
+            | Self::Pause { .. }
+            | Self::Keep(_)
+            | Self::WriteSpec(_)
+            | Self::WriteOperator { .. }
+            | Self::Load { .. }
+            | Self::Lower { .. }
+            | Self::Restartpoint { .. }
+            | Self::Restart(_)
+            | Self::Prove { .. }
+            | Self::RollBack(_)
+            | Self::Resume { .. }
+            | Self::Wait { .. }
+            | Self::Nothing => None,
+        }
     }
 
     /// The step's word in logs and events.

@@ -46,6 +46,16 @@ pub enum Error {
     Random(getrandom::Error),
 }
 
+impl Error {
+    /// What is said of it in a log: without the API server's words about an object.
+    pub fn without_values(&self) -> String {
+        match self {
+            Self::Cluster(error) => error.without_values(),
+            Self::Certificates(_) | Self::Random(_) => self.to_string(),
+        }
+    }
+}
+
 /// Writes the children, what others need first.
 ///
 /// # Errors

@@ -211,7 +211,7 @@ async fn spanned(postgres: Arc<Postgres>, cx: Arc<Context>) -> Result<Action, Er
             if patience_is_enough(error) {
                 tracing::debug!(%error, cause, "pass is made again");
             } else {
-                tracing::warn!(%error, cause, "pass failed");
+                tracing::warn!(error = error.without_values(), cause, "pass failed");
             }
         }
         done

@@ -124,9 +124,10 @@ async fn unreadable(
     error: git::Error,
     cx: &Context,
 ) -> Result<Action, Error> {
-    match &error {
-        git::Error::Empty { .. } => tracing::debug!(%error, "waiting for the first push"),
-        _ => tracing::warn!(%error, "repository cannot be read"),
+    if matches!(error, git::Error::Empty { .. }) {
+        tracing::debug!(%error, "waiting for the first push");
+    } else {
+        tracing::warn!(%error, "repository cannot be read");
     }
     act::unreadable(repository, &error, cx).await?;
     match error.retry() {
@@ -194,7 +195,10 @@ async fn spanned(repository: Arc<ConfigRepository>, cx: Arc<Context>) -> Result<
                 Error::Cluster(conflict) if conflict.is_conflict() => {
                     tracing::debug!(%error, cause, "pass begins anew");
                 }
-                Error::Cluster(_) | Error::Git(_) => tracing::warn!(%error, cause, "pass failed"),
+                Error::Cluster(error) => {
+                    tracing::warn!(error = error.without_values(), cause, "pass failed");
+                }
+                Error::Git(_) => tracing::warn!(%error, cause, "pass failed"),
             }
         }
         done

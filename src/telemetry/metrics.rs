@@ -153,7 +153,7 @@ impl Metrics {
     /// With the calls to the API server that somebody else counts.
     #[must_use]
     pub fn with_calls(self, calls: Calls) -> Self {
-        let help = "Calls to the Kubernetes API, watches left out";
+        let help = "Calls to the Kubernetes API, watches and the lease left out";
         self.registry().register("kubernetes_requests", help, calls);
         self
     }

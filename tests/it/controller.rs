@@ -114,9 +114,13 @@ async fn an_object_that_cannot_be_read_hides_no_other() {
     prints(&world, "pg/broken", &format!("{stalled}.reason"), "Unreadable").await;
     let said = world.kubectl(&["get", "pg/broken", "-o", "yaml"]);
     assert!(said.contains("spec.storage.accessModes has a form"), "{said}");
+    let message = world.kubectl(&["get", "pg/broken", &format!("-o=jsonpath={{{stalled}}}")]);
+    assert!(!message.contains("hunter2"), "{message}");
     until("an event", || async {
-        let events = world.try_kubectl(&["describe", "pg/broken"], None)?;
-        if events.contains("Unreadable") { Ok(()) } else { Err(events) }
+        let select = "--field-selector=reason=Unreadable";
+        let events = world.try_kubectl(&["get", "events", select], None)?;
+        assert!(!events.contains("hunter2"), "{events}");
+        if events.contains("broken") { Ok(()) } else { Err(events) }
     })
     .await;
     world.kubectl(&["wait", "pg/fine", "--for=condition=Ready", "--timeout=60s"]);

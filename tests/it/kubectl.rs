@@ -72,6 +72,13 @@ impl Kubectl {
         }
     }
 
+    /// `kubectl delete`: what was deleted. Since 1.34 kubectl also says from which namespace.
+    pub async fn deleted(&self, line: &str) -> String {
+        let text = self.ok(&format!("delete {line}")).await;
+        let namespace = self.namespace.as_deref().unwrap_or_default();
+        text.replace(&format!(" from {namespace} namespace"), "")
+    }
+
     /// A table, words separated by one space.
     pub async fn table(&self, line: &str) -> Vec<String> {
         let text = self.ok(line).await;

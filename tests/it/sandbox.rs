@@ -6,7 +6,7 @@ use k8s_openapi::api::core::v1::Pod;
 use kube::ResourceExt as _;
 use serde_json::{Value, json};
 
-use crate::fixture::{EXECUTABLE, Folder, Process, World, condition, is_alive, until};
+use crate::fixture::{EXECUTABLE, Folder, MAJOR, Process, World, condition, is_alive, until};
 
 fn merge(object: &mut Value, changes: &Value) {
     if changes.is_object() {
@@ -363,7 +363,7 @@ async fn an_image_that_is_not_there_says_what_is() {
     let words = |pod: &Pod| state(pod)["state"]["waiting"]["message"].to_string();
     let major = world.pod_until("major", "is refused", refused).await;
     assert!(words(&major).contains("PostgreSQL 9 is not installed"), "{}", words(&major));
-    assert!(words(&major).contains("15"), "says what is there: {}", words(&major));
+    assert!(words(&major).contains(MAJOR.as_str()), "says what is there: {}", words(&major));
     let foreign = world.pod_until("foreign", "is refused", refused).await;
     assert!(words(&foreign).contains("not known to the sandbox"), "{}", words(&foreign));
     let told = || async {

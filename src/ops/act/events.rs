@@ -3,6 +3,9 @@
 //! Told beside the work: an event that is slow or lost holds up nothing. Notes hold no values of
 //! parameters; a server's words come filtered.
 
+use k8s_openapi::api::core::v1::ObjectReference;
+use kube::Resource as _;
+
 use crate::api::names::RequestName;
 use crate::api::{Postgres, PostgresOpsRequest};
 use crate::cluster::{Cluster, EventKind};
@@ -19,22 +22,42 @@ pub fn tell(step: &Step, outcome: &Outcome, actor: &Actor<'_>) {
     let database = actor.database.cloned();
     tracing::info!(reason, request = request.as_ref().map(|r| r.request_name().0), "step");
     let cluster = actor.cx.cluster.clone();
-    tokio::spawn(publish(cluster, request, database, kind, reason, note));
+    let noted = if let Step::Note(told) = step { told.pod.as_deref() } else { None };
+    let pod = noted.map(|pod| reference(&actor.id.namespace, pod));
+    let told = Telling { kind, reason, note, pod };
+    tokio::spawn(publish(cluster, request, database, told));
+}
+
+/// What is told.
+struct Telling {
+    kind: EventKind,
+    reason: &'static str,
+    note: String,
+    /// Events of the same reason about other pods are others, not the same once more.
+    pod: Option<ObjectReference>,
+}
+
+fn reference(namespace: &str, pod: &str) -> ObjectReference {
+    ObjectReference {
+        api_version: Some("v1".to_owned()),
+        kind: Some("Pod".to_owned()),
+        namespace: Some(namespace.to_owned()),
+        name: Some(pod.to_owned()),
+        ..ObjectReference::default()
+    }
 }
 
 async fn publish(
     cluster: Cluster,
     request: Option<PostgresOpsRequest>,
     database: Option<Postgres>,
-    kind: EventKind,
-    reason: &'static str,
-    note: String,
+    told: Telling,
 ) {
-    if let Some(request) = request {
-        cluster.event(&request, kind, reason, &note).await;
-    }
-    if let Some(database) = database {
-        cluster.event(&database, kind, reason, &note).await;
+    let Telling { kind, reason, note, pod } = told;
+    let request = request.map(|request| request.object_ref(&()));
+    let database = database.map(|database| database.object_ref(&()));
+    for about in [request, database].into_iter().flatten() {
+        cluster.event_about(&about, pod.as_ref(), kind, reason, &note).await;
     }
 }
 

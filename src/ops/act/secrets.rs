@@ -24,7 +24,7 @@ pub async fn keep(journal: &Journal, actor: &Actor<'_>) -> Result<Touched, Error
         Kept::Journal(_, version) => write(journal, version.as_deref(), database, actor).await,
         Kept::Broken(_) => write(journal, None, database, actor).await,
         Kept::Nothing => match actor.cx.cluster.create(&secret(journal, database)).await? {
-            Created::New(_) => Ok(Touched::Secrets),
+            Created::New(written) => Ok(Touched::Memory(Box::new(written))),
             // Somebody was faster; the next look reads what.
             Created::Exists => Err(conflict(database).into()),
         },
@@ -50,8 +50,8 @@ async fn write(
     let name = names(database).previous_config;
     let data = BTreeMap::from([(journal::KEY, ByteString(journal.render().into_bytes()))]);
     let patch = json!({ "metadata": { "resourceVersion": version }, "data": data });
-    actor.cx.cluster.merge::<Secret>(&actor.id.namespace, &name, &patch).await?;
-    Ok(Touched::Secrets)
+    let written = actor.cx.cluster.merge::<Secret>(&actor.id.namespace, &name, &patch).await?;
+    Ok(Touched::Memory(Box::new(written)))
 }
 
 fn secret(journal: &Journal, database: &Postgres) -> Secret {
@@ -98,8 +98,8 @@ pub async fn write_operator(
         (RENDERED_CONF, ByteString(file.as_bytes().to_vec())),
     ]);
     let patch = json!({ "metadata": { "resourceVersion": version }, "data": data });
-    actor.cx.cluster.merge::<Secret>(&actor.id.namespace, &name, &patch).await?;
-    Ok(Touched::Secrets)
+    let written = actor.cx.cluster.merge::<Secret>(&actor.id.namespace, &name, &patch).await?;
+    Ok(Touched::Operator(Box::new(written)))
 }
 
 fn names(database: &Postgres) -> ChildNames {

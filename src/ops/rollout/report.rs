@@ -24,14 +24,15 @@ pub fn with_restart(
     let role = if *primary { "primary" } else { "standby" };
     let (gap, message) = match restarted {
         Restarted::Restarted { stop_ms, start_ms, .. } => {
-            let message = format!("restarted the {role}: down for {} ms", stop_ms + start_ms);
+            let message = format!("restarted {node} ({role}): down for {} ms", stop_ms + start_ms);
             (Some(stop_ms + start_ms), message)
         }
         Restarted::FellBack { gap_ms, .. } => {
-            let message = format!("the {role} did not start with it and went back: {gap_ms} ms");
+            let message =
+                format!("{node} ({role}) did not start with it and went back: {gap_ms} ms");
             (Some(*gap_ms), message)
         }
-        Restarted::Down { .. } => (None, format!("the {role} does not start")),
+        Restarted::Down { .. } => (None, format!("{node} ({role}) does not start")),
     };
     report.restarted.push(format!("{node} {role}"));
     let server = seen.servers().find(|(name, _)| *name == node.as_str());
@@ -90,7 +91,7 @@ pub fn unreported(seen: &Seen, current: &Current<'_>, journal: &Journal) -> Opti
     let role = if server.is_primary() { "primary" } else { "standby" };
     report.restarted.push(format!("{node} {role}"));
     report.starts.insert(node.to_owned(), number);
-    let message = format!("restarted the {role}; whoever did it ended before saying what it cost");
+    let message = format!("restarted {node} ({role}); whoever did it ended before saying the cost");
     Some(Step::Note(status::restarted(request, report, node, &message, current.now)))
 }
 

@@ -9,11 +9,14 @@ use serde_json::json;
 use crate::api::Postgres;
 use crate::api::conditions::{self, Condition, STALLED};
 use crate::cluster::{self, EventKind};
+use crate::pgconf::Settings;
 use crate::provision::Context;
 
 /// Says it, unless it is said already. `reason`: one word for it.
 pub async fn say(postgres: &Postgres, reason: &str, error: &cluster::Error, cx: &Context) {
-    let sentence = error.to_string();
+    // An admission webhook's words may quote what the object carries.
+    let carried = Settings::parse(postgres.spec.inline()).unwrap_or_default();
+    let sentence = carried.hide_in(&error.to_string());
     let condition = Condition::new(STALLED, true, reason, &sentence, (cx.clock)());
     let condition = condition.observed(postgres.metadata.generation);
     let said = conditions::find(postgres.conditions(), STALLED);
@@ -36,6 +39,9 @@ pub async fn say(postgres: &Postgres, reason: &str, error: &cluster::Error, cx: 
         }
         // Somebody wrote meanwhile; the next pass says it of what there is then.
         Err(conflict) if conflict.is_conflict() => {}
-        Err(error) => tracing::warn!(%error, "what keeps a database could not be said on it"),
+        Err(error) => tracing::warn!(
+            error = error.without_values(),
+            "what keeps a database could not be said on it"
+        ),
     }
 }

@@ -122,6 +122,10 @@ async fn database(
         let unreadable = cx.databases.unreadable(&name.namespace, &name.name);
         return unreadable.map_or(Live::Absent, Live::Unknown);
     };
+    // Somebody's operation may be under way in a form that is not known here.
+    if let Some(words) = cx.requests.unreadable_about(&name.namespace, &name.name) {
+        return Live::Unknown(words);
+    }
     // The end of our request may be seen before what it did: then what lives is asked for again,
     // or its own change would look like drift.
     let fresh = has_just_ended(claim(&postgres).as_ref(), &requests);
@@ -170,8 +174,9 @@ async fn present(
     let namespace = postgres.namespace().unwrap_or_default();
     let foreign = cx.secrets.get(&namespace, &postgres.children().client_certificate).is_none();
     let holder = claim.as_ref().map(|claim| claim.repository.as_str());
-    let claimant_exists =
-        cx.repositories.store().state().iter().any(|repository| Some(repository.uid()) == holder);
+    let known = cx.repositories.store().state();
+    let claimant_exists = known.iter().any(|repository| Some(repository.uid()) == holder)
+        || holder.is_some_and(|holder| cx.repositories.is_unreadable(holder));
     Ok(Present {
         uid: postgres.uid().to_owned(),
         version: postgres.spec.version.clone(),

@@ -7,7 +7,7 @@
 use jiff::tz::TimeZone;
 
 use super::chain::{Chain, Tail};
-use super::words::{WORDS, failed_words, field_owned, said};
+use super::words::{WORDS, failed_words, field_owned, one_line, passed_on, said};
 use super::{Cause, ClaimWrite, Held, Judged, Retired, Verdict, Wish, World};
 use crate::api::claim::Claim;
 use crate::api::names::{CommitId, DatabaseRef, annotations};
@@ -311,9 +311,9 @@ impl<'a> Gates<'a> {
                 })
             }
             Tail::Ended(OpsPhase::Skipped, request) if self.skipped_too_often() => {
-                let said = request.and_then(|r| said(r, condition::SKIPPED));
-                let words = said.unwrap_or("the configuration changed under it each time");
-                let words = words.chars().take(WORDS).collect();
+                let said = request.and_then(|r| Some(passed_on(r, said(r, condition::SKIPPED)?)));
+                let changed = || "the configuration changed under it each time".to_owned();
+                let words = said.unwrap_or_else(changed);
                 Some(Held::Failed { commit, request: name, words })
             }
             Tail::None | Tail::Open(_) | Tail::Merged { .. } | Tail::Ended(..) => None,
@@ -371,7 +371,7 @@ impl<'a> Gates<'a> {
             return Some(Held::FieldOwned { manager, path });
         }
         if let Some(words) = &present.paused {
-            return Some(Held::Paused(words.chars().take(WORDS).collect()));
+            return Some(Held::Paused(one_line(words).chars().take(WORDS).collect()));
         }
         let ready = present.phase == Some(Phase::Ready);
         (document.apply == Apply::IfReady && !ready).then_some(Held::NotReady(present.phase))

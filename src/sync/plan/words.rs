@@ -29,10 +29,20 @@ pub fn failed_words(request: &PostgresOpsRequest) -> String {
         .and_then(|proof| proof.words.clone())
         .or_else(|| said(request, how).map(str::to_owned))
         .unwrap_or_default();
+    passed_on(request, &words)
+}
+
+/// Somebody's words about a request: on one line, not too long, without the sensitive values that
+/// it carries.
+pub(super) fn passed_on(request: &PostgresOpsRequest, words: &str) -> String {
     let asked = request.spec.configuration.as_ref().map(|asked| asked.settings());
     let carried = Settings::parse(asked.unwrap_or_default()).unwrap_or_default();
-    let line = words.split_whitespace().collect::<Vec<_>>().join(" ");
-    carried.hide_in(&line).chars().take(WORDS).collect()
+    carried.hide_in(&one_line(words)).chars().take(WORDS).collect()
+}
+
+/// Words on one line: a line break would begin another statement in a note.
+pub(super) fn one_line(words: &str) -> String {
+    words.split_whitespace().collect::<Vec<_>>().join(" ")
 }
 
 /// Whether these are the words with which `ops` reports a field of another owner.

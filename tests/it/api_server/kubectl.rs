@@ -73,7 +73,8 @@ async fn pods_are_shown_logged_and_end_gracefully() {
     c.file("one.log", "first\nsecond\nthird\nfourth\n");
     assert_eq!(lines.next_line().await.unwrap().unwrap(), "fourth");
 
-    assert_eq!(c.ok("delete pod one -n demo --wait=false").await, "pod \"one\" deleted");
+    let deleted = c.ok("delete pod one -n demo --wait=false").await;
+    assert_eq!(deleted.replace(" from demo namespace", ""), "pod \"one\" deleted");
     let rows = c.table("get pods -n demo").await;
     assert!(rows[1].starts_with("one 1/1 Terminating"), "{rows:?}");
     c.ok("delete pod one -n demo --grace-period=0 --force").await;

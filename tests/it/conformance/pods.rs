@@ -94,7 +94,7 @@ pub async fn a_pod_runs_is_logged_and_ends(c: &Cluster) {
     let mut follow = c.spawn("logs -f one --tail=1");
     let mut lines = BufReader::new(follow.stdout.take().unwrap()).lines();
     assert_eq!(lines.next_line().await.unwrap().unwrap(), "third");
-    assert_eq!(c.ok("delete pod one --wait=false").await, "pod \"one\" deleted");
+    assert_eq!(c.deleted("pod one --wait=false").await, "pod \"one\" deleted");
     assert_eq!(lines.next_line().await.unwrap().unwrap(), "asked");
     assert_eq!(lines.next_line().await.unwrap(), None);
     eventually("one is gone", || async {

@@ -21,7 +21,7 @@ immutable: true
     assert_eq!(shown, "aHVudGVyMg==,,Opaque");
     let refused = c.fails(r#"patch secret s -p {"stringData":{"password":"other"}}"#).await;
     assert!(refused.contains("field is immutable when `immutable` is set"), "{refused}");
-    let dry = c.ok("delete secret s --dry-run=server").await;
+    let dry = c.deleted("secret s --dry-run=server").await;
     assert_eq!(dry, "secret \"s\" deleted (server dry run)");
     let rows = c.table("get secrets").await;
     assert!(rows[1].starts_with("s Opaque 1 "), "{rows:?}");

@@ -44,7 +44,7 @@ pub async fn objects_are_created_read_changed_and_deleted(c: &Cluster) {
     let refused = c.fails(r#"patch sts web -p {"spec":{"serviceName":"other"}}"#).await;
     assert!(refused.contains("spec: Forbidden: updates to statefulset spec for fields other than"));
     assert!(c.ok("describe sts web").await.contains("Replicas:           5 desired | "));
-    assert_eq!(c.ok("delete sts web").await, "statefulset.apps \"web\" deleted");
+    assert_eq!(c.deleted("sts web").await, "statefulset.apps \"web\" deleted");
     let gone = c.fails("get sts web").await;
     assert_eq!(gone, "Error from server (NotFound): statefulsets.apps \"web\" not found");
 }
