@@ -12,6 +12,7 @@ use tokio_util::sync::CancellationToken;
 
 use crate::conformance::{Cluster, eventually};
 use crate::fixture::MAJOR;
+use crate::kubectl::Kubectl;
 
 /// The user that the controller is known as.
 const USER: &str = "narrow";
@@ -20,8 +21,10 @@ const USER: &str = "narrow";
 pub async fn a_missing_right_is_named_and_others_go_on(c: &Cluster, kubeconfig: &Path) {
     let bare = format!("{}-bare", c.namespace);
     c.ok(&format!("create namespace {bare}")).await;
-    grant_all_but_secrets(c).await;
-    grant_secrets(c, &c.namespace).await;
+    // Objects say themselves where they belong.
+    let anywhere = Kubectl { namespace: None, ..Kubectl::clone(c) };
+    grant_all_but_secrets(&anywhere).await;
+    grant_secrets(&anywhere, &c.namespace).await;
     let mirrors = tempfile::tempdir().unwrap();
     let settings = Settings {
         lease_namespace: c.namespace.clone(),
@@ -32,7 +35,7 @@ pub async fn a_missing_right_is_named_and_others_go_on(c: &Cluster, kubeconfig: 
     let work = controller::work(cluster, Loop::ALL.to_vec(), settings, stop.clone());
     let work = tokio::spawn(work);
     for namespace in [&c.namespace, &bare] {
-        c.apply(&database(namespace)).await;
+        anywhere.apply(&database(namespace)).await;
     }
     let message = "{.status.conditions[?(@.type=='Stalled')].message}";
     let said = eventually("the right is named", || async {
@@ -51,7 +54,7 @@ pub async fn a_missing_right_is_named_and_others_go_on(c: &Cluster, kubeconfig: 
     })
     .await;
     c.ok("wait pg/orders --for=condition=Ready --timeout=60s").await;
-    grant_secrets(c, &bare).await;
+    grant_secrets(&anywhere, &bare).await;
     c.ok(&format!("wait pg/orders -n {bare} --for=condition=Ready --timeout=60s")).await;
     eventually("it is said no more", || async {
         let get = format!("get pg orders -n {bare} -o jsonpath={message}");
@@ -69,7 +72,7 @@ pub async fn a_missing_right_is_named_and_others_go_on(c: &Cluster, kubeconfig: 
 
 /// The roles of `deploy/` with what they say of Secrets taken out but for list and watch, which
 /// can only be granted for all namespaces.
-async fn grant_all_but_secrets(c: &Cluster) {
+async fn grant_all_but_secrets(kubectl: &Kubectl) {
     let mut rules = vec![
         rule("", "secrets", &["list", "watch"]),
         rule("coordination.k8s.io", "leases", &["create", "get", "update"]),
@@ -85,18 +88,18 @@ async fn grant_all_but_secrets(c: &Cluster) {
         "apiVersion": "rbac.authorization.k8s.io/v1", "kind": "ClusterRole",
         "metadata": {"name": USER}, "rules": rules,
     });
-    c.apply(&role.to_string()).await;
-    c.apply(&binding("ClusterRoleBinding", None, USER).to_string()).await;
+    kubectl.apply(&role.to_string()).await;
+    kubectl.apply(&binding("ClusterRoleBinding", None, USER).to_string()).await;
     let secrets = rule("", "secrets", &["get", "create", "patch", "delete", "list"]);
     let role = json!({
         "apiVersion": "rbac.authorization.k8s.io/v1", "kind": "ClusterRole",
         "metadata": {"name": "narrow-secrets"}, "rules": [secrets],
     });
-    c.apply(&role.to_string()).await;
+    kubectl.apply(&role.to_string()).await;
 }
 
-async fn grant_secrets(c: &Cluster, namespace: &str) {
-    c.apply(&binding("RoleBinding", Some(namespace), "narrow-secrets").to_string()).await;
+async fn grant_secrets(kubectl: &Kubectl, namespace: &str) {
+    kubectl.apply(&binding("RoleBinding", Some(namespace), "narrow-secrets").to_string()).await;
 }
 
 fn rule(group: &str, resource: &str, verbs: &[&str]) -> PolicyRule {
