@@ -36,8 +36,9 @@ use super::step::Touched;
 /// How long an instance may take to say what it knows: it answers in milliseconds, and every look
 /// waits for the slowest.
 const FACTS: Duration = Duration::from_secs(2);
-/// How long the answers of servers are used on while only objects were written.
-const FRESH: Duration = Duration::from_millis(500);
+/// How long the answers of servers are used on while only objects were written: longer than the
+/// writes between two things that servers do, and shorter than anybody waits for.
+const FRESH: Duration = Duration::from_secs(1);
 
 /// What was seen in a pass, and when all of it was last read.
 pub struct Looked {
