@@ -51,12 +51,12 @@ install_tools() {
   need iptables iptables
   need ip iproute2
   need jq jq
-  need kubectl kubernetes-client
   need openssl openssl
   need psql postgresql-client
   need runc runc
   [ -x /usr/lib/cni/ptp ] || missing+=(containernetworking-plugins)
   install_missing
+  need_kubectl
 }
 
 # The control groups of pods: the one thing that lies outside of the namespaces.
