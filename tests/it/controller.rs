@@ -11,7 +11,7 @@ use tokio::net::TcpStream;
 use tokio::task::JoinHandle;
 use tokio_util::sync::CancellationToken;
 
-use crate::fixture::{MAJOR, World, until};
+use crate::fixture::{EXECUTABLE, MAJOR, World, until};
 
 /// A controller with all its loops.
 struct Controller {
@@ -223,4 +223,17 @@ async fn what_is_counted_is_served() {
     }
     controller.stop().await;
     world.stop().await;
+}
+
+/// 2 is how `plan` says that something differs: a typing error must not look like that.
+#[test]
+fn a_wrong_argument_is_an_error_and_no_difference() {
+    let ends = |arguments: &[&str]| {
+        let output = std::process::Command::new(EXECUTABLE).args(arguments).output().unwrap();
+        output.status.code()
+    };
+    assert_eq!(ends(&["plan", "--no-such-flag"]), Some(1));
+    assert_eq!(ends(&["status", "a", "b", "c"]), Some(1));
+    assert_eq!(ends(&["plan", "--help"]), Some(0));
+    assert_eq!(ends(&["--version"]), Some(0));
 }
