@@ -221,7 +221,22 @@ pub mod condition {
 impl OpsPhase {
     /// Whether nothing more will happen.
     pub fn is_terminal(self) -> bool {
-        matches!(self, Self::Successful | Self::Failed | Self::Skipped | Self::Denied)
+        self.end().is_some()
+    }
+
+    /// The phase's name when nothing more will happen; `None` before.
+    pub fn end(self) -> Option<&'static str> {
+        match self {
+            Self::Successful => Some("Successful"),
+            Self::Failed => Some("Failed"),
+            Self::Skipped => Some("Skipped"),
+            Self::Denied => Some("Denied"),
+            Self::Pending
+            | Self::Progressing
+            | Self::WaitingForApproval
+            | Self::Approved
+            | Self::Other => None,
+        }
     }
 }
 

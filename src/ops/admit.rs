@@ -57,8 +57,19 @@ pub struct Plan {
 ///
 /// Such a request stays Pending, as one would beside a KubeDB that does not know its type yet.
 pub fn not_carried_out(request: &PostgresOpsRequest) -> Option<String> {
+    carried_out(request).is_none().then(|| {
+        format!(
+            "spec.type {:?} is not carried out by this version, which does Reconfigure and Restart",
+            request.spec.type_
+        )
+    })
+}
+
+/// The type's name when this version carries it out.
+pub fn carried_out(request: &PostgresOpsRequest) -> Option<&'static str> {
     match request.spec.type_ {
-        OpsType::Restart | OpsType::Reconfigure => None,
+        OpsType::Reconfigure => Some("Reconfigure"),
+        OpsType::Restart => Some("Restart"),
         OpsType::UpdateVersion
         | OpsType::HorizontalScaling
         | OpsType::VerticalScaling
@@ -71,10 +82,7 @@ pub fn not_carried_out(request: &PostgresOpsRequest) -> Option<String> {
         | OpsType::StorageMigration
         | OpsType::RotatePrincipalKey
         | OpsType::EnableWALEncryption
-        | OpsType::Other => Some(format!(
-            "spec.type {:?} is not carried out by this version, which does Reconfigure and Restart",
-            request.spec.type_
-        )),
+        | OpsType::Other => None,
     }
 }
 

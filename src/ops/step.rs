@@ -10,10 +10,11 @@ use k8s_openapi::jiff::Timestamp;
 use serde_json::Value;
 
 use crate::api::names::RequestName;
-use crate::api::ops_request::{OpsPhase, OpsType, PostgresOpsRequestStatus};
+use crate::api::ops_request::PostgresOpsRequestStatus;
 use crate::api::{Condition, Postgres, PostgresOpsRequest};
 use crate::instance::protocol::ConfigurationSet;
 
+use super::admit;
 use super::journal::Journal;
 use super::proof::Expected;
 use super::seen::Seen;
@@ -240,36 +241,7 @@ impl Step {
             return None;
         };
         let request = seen.requests.iter().find(|r| r.request_name() == told.request)?;
-        let type_ = match request.spec.type_ {
-            OpsType::Reconfigure => "Reconfigure",
-            OpsType::Restart => "Restart",
-            // Never carried out, so never ended by us.
-            OpsType::UpdateVersion
-            | OpsType::HorizontalScaling
-            | OpsType::VerticalScaling
-            | OpsType::VolumeExpansion
-            | OpsType::ReconfigureTLS
-            | OpsType::RotateAuth
-            | OpsType::ReconnectStandby
-            | OpsType::ForceFailOver
-            | OpsType::SetRaftKeyPair
-            | OpsType::StorageMigration
-            | OpsType::RotatePrincipalKey
-            | OpsType::EnableWALEncryption
-            | OpsType::Other => return None,
-        };
-        let phase = match told.status.phase? {
-            OpsPhase::Successful => "Successful",
-            OpsPhase::Failed => "Failed",
-            OpsPhase::Skipped => "Skipped",
-            OpsPhase::Denied => "Denied",
-            OpsPhase::Pending
-            | OpsPhase::Progressing
-            | OpsPhase::WaitingForApproval
-            | OpsPhase::Approved
-            | OpsPhase::Other => return None,
-        };
-        Some((type_, phase))
+        Some((admit::carried_out(request)?, told.status.phase?.end()?))
     }
 
     /// The request that the step writes to, where it is one.

@@ -39,17 +39,7 @@ pub(super) fn taken_in(database: &DatabaseRef, write: &ClaimWrite) -> Option<End
 /// Counts what ended in this pass.
 pub async fn count(ended: &[Ended], look: &Look, cx: &Context) {
     for one in ended {
-        let phase = match one.phase {
-            OpsPhase::Successful => "Successful",
-            OpsPhase::Failed => "Failed",
-            OpsPhase::Skipped => "Skipped",
-            OpsPhase::Denied => "Denied",
-            OpsPhase::Pending
-            | OpsPhase::Progressing
-            | OpsPhase::WaitingForApproval
-            | OpsPhase::Approved
-            | OpsPhase::Other => continue,
-        };
+        let Some(phase) = one.phase.end() else { continue };
         cx.metrics.requests.get_or_create(&Label { phase }).inc();
         let Some(request) = cx.requests.get(&one.database.namespace, &one.request.0) else {
             continue;
