@@ -6,6 +6,7 @@ connections=100
 
 run_cases() {
   case_installation
+  case_network_policies
   case_reload
   case_restart_in_place
   case_stale_secrets

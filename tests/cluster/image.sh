@@ -1,8 +1,10 @@
 # The images of the node, without a registry and without a build tool. Sourced by run.sh.
 #
 # One file system for all: Debian 12 with Postgres 15 and git, made by debootstrap once per machine,
-# and our program as a second layer. The user `postgres` has the number that it has in the image
-# `postgres`, because that is what pods of databases run as. Leaves loading them to node.sh.
+# and our program as a second layer, unless there is an archive with the image that
+# deploy/Containerfile makes (containerfile.sh): that one is taken as it is. The user `postgres` has
+# the number that it has in the image `postgres`, because that is what pods of databases run as.
+# Leaves loading them to node.sh.
 
 base=${XDG_CACHE_HOME:-$HOME/.cache}/pgitops/cluster-bookworm.tar
 
@@ -52,16 +54,20 @@ image() {
 make_images() {
   local archive=$folder/images system own
   local path='["PATH=/usr/lib/postgresql/15/bin:/usr/local/bin:/usr/bin:/bin:/usr/sbin:/sbin"]'
-  mkdir "$archive" "$folder/program"
-  install -m 755 "$program" "$folder/program/pgitops"
-  tar -C "$folder/program" --owner=0 --group=0 -cf "$folder/program.tar" pgitops
+  mkdir "$archive"
   system=$(layer "$base")
-  own=$(layer "$folder/program.tar")
   image "{\"Env\": $path, \"Cmd\": [\"sleep\", \"infinity\"]}" \
     '["docker.io/library/postgres:15", "registry.local/pause:1"]' "$system"
-  image "{\"Env\": $path, \"User\": \"65532:65532\", \"Entrypoint\": [\"/pgitops\"]}" \
-    '["docker.io/library/pgitops:0.1.0"]' "$system" "$own"
+  if [ -n "$program" ]; then
+    mkdir "$folder/program"
+    install -m 755 "$program" "$folder/program/pgitops"
+    tar -C "$folder/program" --owner=0 --group=0 -cf "$folder/program.tar" pgitops
+    own=$(layer "$folder/program.tar")
+    image "{\"Env\": $path, \"User\": \"65532:65532\", \"Entrypoint\": [\"/pgitops\"]}" \
+      '["docker.io/library/pgitops:0.1.0"]' "$system" "$own"
+    rm -r "$folder/program" "$folder/program.tar"
+  fi
   jq -s . "$folder/manifests" >"$archive/manifest.json"
   tar -C "$archive" -cf "$folder/images.tar" .
-  rm -rf "$archive" "$folder/program" "$folder/program.tar" "$folder/manifests"
+  rm -r "$archive" "$folder/manifests"
 }

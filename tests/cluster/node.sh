@@ -1,5 +1,5 @@
-# The programs of one node: etcd, the control plane, containerd, kubelet, kube-proxy. Sourced by
-# run.sh, which has put this process into namespaces of its own: fixed ports collide with nobody,
+# The programs of one node: etcd, the control plane, containerd, kubelet, kube-proxy, kube-router.
+# Sourced by run.sh, which has put this process into namespaces of its own: fixed ports collide with nobody,
 # and mounts, devices and packet rules go when the namespaces go. Tokens are of this run only.
 
 node=10.243.0.1
@@ -55,6 +55,7 @@ start_control_plane() {
   kubeconfig scheduler system:kube-scheduler
   kubeconfig kubelet system:node:node1 system:nodes
   kubeconfig proxy system:kube-proxy
+  kubeconfig enforcer enforcer system:masters
   start etcd "$binaries/etcd" --data-dir "$state/etcd" --unsafe-no-fsync \
     --listen-client-urls http://127.0.0.1:2379 --advertise-client-urls http://127.0.0.1:2379 \
     --listen-peer-urls http://127.0.0.1:2380
@@ -115,8 +116,11 @@ start_containerd() {
 }
 
 import_images() {
-  containers images import "$folder/images.tar" >"$state/import.log" 2>&1 ||
-    die "the images were not imported: $(tail -n 3 "$state/import.log")"
+  local archive
+  for archive in "$folder/images.tar" ${own_image:+"$own_image"}; do
+    containers images import "$archive" >"$state/import.log" 2>&1 ||
+      die "the images were not imported: $(tail -n 3 "$state/import.log")"
+  done
   rm "$folder/images.tar"
 }
 
@@ -157,6 +161,14 @@ T
   start kube-proxy "$binaries/kube-proxy" --config="$state/proxy.yaml"
 }
 
+# Network policies and nothing else of kube-router: kube-proxy has the Services, ptp the addresses.
+start_enforcer() {
+  start kube-router "$enforcer" --kubeconfig="$state/enforcer.kubeconfig" \
+    --hostname-override=node1 --service-cluster-ip-range="$services" --health-port=0 \
+    --run-firewall=true --run-router=false --run-service-proxy=false --enable-cni=false
+  within 30 'kube-router has its chains' iptables -w 5 -n -L KUBE-ROUTER-FORWARD
+}
+
 start_node() {
   mkdir -p "$state/logs"
   export KUBECONFIG=$state/admin.kubeconfig
@@ -166,6 +178,7 @@ start_node() {
   timed 'images imported' import_images
   start_kubelet
   timed 'node Ready after the start of the kubelet' node_ready
+  start_enforcer
 }
 
 node_ready() {

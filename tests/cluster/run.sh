@@ -4,6 +4,7 @@
 #   run.sh            ends with nothing left behind but what image.sh keeps for the next run
 #   run.sh FOLDER     leaves the logs of all programs and containers in FOLDER, which must be new
 #   PGITOPS=PROGRAM   the program that goes into the image, otherwise a debug build of this tree
+#   IMAGE=ARCHIVE     the image itself, as containerfile.sh makes it of deploy/Containerfile
 # Needs root on Debian 12. Everything runs in namespaces of its own (processes, mounts, network),
 # which take processes, mounts, devices and packet rules with them, however this ends: README.md.
 set -euo pipefail
@@ -48,8 +49,9 @@ install_tools() {
   need containerd containerd
   need debootstrap debootstrap
   need git git
-  need iptables iptables
   need ip iproute2
+  need ipset ipset
+  need iptables iptables
   need jq jq
   need openssl openssl
   need psql postgresql-client
@@ -110,9 +112,15 @@ outside() {
   fi
   install_tools
   bash "$tree/tests/kubernetes/build.sh" --node
-  if [ -z "${PGITOPS:-}" ]; then
+  local program='' archive='' enforcer
+  enforcer=$(bash "$here/build.sh")
+  if [ -n "${IMAGE:-}" ]; then
+    archive=$(realpath "$IMAGE")
+  elif [ -n "${PGITOPS:-}" ]; then
+    program=$(realpath "$PGITOPS")
+  else
     (cd "$tree" && cargo build --locked)
-    PGITOPS=$tree/target/debug/pgitops
+    program=$tree/target/debug/pgitops
   fi
   keep=${1:-} made_cni=
   [ -z "$keep" ] || mkdir "$keep" || die "$keep has to be a new folder"
@@ -123,7 +131,7 @@ outside() {
   trap 'exit 143' TERM
   [ -d /var/lib/cni ] || { mkdir /var/lib/cni && made_cni=yes; }
   apart bash "$here/run.sh" --base "$folder"
-  apart --net bash "$here/run.sh" --node "$folder" "$(realpath "$PGITOPS")"
+  apart --net bash "$here/run.sh" --node "$folder" "$enforcer" "$program" "$archive"
 }
 
 # With the network of the machine, because packages are fetched.
@@ -135,10 +143,11 @@ base() {
 
 # The first process of the namespaces of the node.
 node() {
-  folder=$1 program=$2
+  folder=$1 enforcer=$2 program=$3 own_image=$4
   . "$here/image.sh"
   . "$here/node.sh"
   . "$here/line.sh"
+  . "$here/policies.sh"
   . "$here/cases.sh"
   trap '[ $? = 0 ] || diagnose' EXIT
   say 'a node'
@@ -150,7 +159,7 @@ node() {
 
 case "${1:-}" in
 --base) base "$2" ;;
---node) node "$2" "$3" ;;
+--node) node "${@:2}" ;;
 -*) die "unknown argument $1; the argument is a folder" ;;
 *) outside "$@" ;;
 esac
