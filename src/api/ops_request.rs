@@ -26,6 +26,7 @@ use super::postgres::{SecretRef, Tuning};
     shortname = "pgops",
     category = "ops",
     category = "kubedb",
+    category = "appscode",
     namespaced,
     status = "PostgresOpsRequestStatus",
     doc = "One operation on one PostgreSQL database.",

@@ -26,6 +26,7 @@ use super::names::{ChildNames, DatabaseRef};
     shortname = "pg",
     category = "datastore",
     category = "kubedb",
+    category = "appscode",
     category = "all",
     namespaced,
     status = "PostgresStatus",
@@ -127,6 +128,12 @@ pub struct Tuning {
     /// Takes tuning away.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub disable_auto_tune: Option<bool>,
+    // What later versions of KubeDB may add: kept, because a request may have to say all of it
+    // again. Words of documentation here, or a schema, would change our own definition.
+    #[serde(flatten)]
+    #[schemars(skip)]
+    #[allow(missing_docs)]
+    pub other: BTreeMap<String, Value>,
 }
 
 /// A Secret by name, in the object's own namespace.

@@ -2,7 +2,10 @@
 //!
 //! kube 5 has no read timeout by default and retries 429, 503 and 504 for minutes, POST included:
 //! every call goes through [`Cluster`], which bounds it in total. Leaves trying again to the
-//! caller's next pass. Never logs or returns the content of an object in an error.
+//! caller's next pass, creating to `client/create.rs`. Never logs or returns the content of an
+//! object in an error.
+
+mod create;
 
 use std::fmt::Debug;
 use std::future::Future;
@@ -23,6 +26,8 @@ use serde_json::Value;
 use super::error::Error;
 use super::unreadable::Read;
 use crate::api::names::managers;
+
+pub use create::Created;
 
 /// Deadline of one call. An API server answers in milliseconds; one that needs longer than this is
 /// treated as away, and the pass is made again later.
@@ -48,15 +53,6 @@ pub struct Call {
 
 /// Calls by kind, watches and the lease left out.
 pub type Calls = Family<Call, Counter>;
-
-/// What became of a creation.
-#[derive(Clone, Debug, PartialEq)]
-pub enum Created<K> {
-    /// It is there now, as stored.
-    New(K),
-    /// An object of this name was there before; nothing was written.
-    Exists,
-}
 
 /// How grave an event is.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -180,23 +176,6 @@ impl Cluster {
         let parameters = ListParams::default().labels(labels);
         let naming = naming::<K>(namespace.unwrap_or("*"), "*");
         Ok(self.bounded("list", naming, api.list(&parameters)).await?.items)
-    }
-
-    /// Creates an object in its own namespace, unless one of its name is there.
-    ///
-    /// # Errors
-    /// See [`Error`].
-    pub async fn create<K: Kind>(&self, object: &K) -> Result<Created<K>, Error> {
-        let namespace = object.namespace().unwrap_or_default();
-        let api = Api::<K>::namespaced(self.client.clone(), &namespace);
-        let creation = async {
-            match api.create(&self.creating(), object).await {
-                Ok(stored) => Ok(Created::New(stored)),
-                Err(kube::Error::Api(status)) if status.is_already_exists() => Ok(Created::Exists),
-                Err(error) => Err(error),
-            }
-        };
-        self.bounded("create", naming::<K>(&namespace, &object.name_any()), creation).await
     }
 
     /// Server-side apply of a whole object.

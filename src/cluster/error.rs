@@ -183,9 +183,12 @@ impl Error {
     }
 }
 
-/// The server's sentence, capped: messages of validation can list a whole object.
+/// The server's sentence, capped: messages of validation can list a whole object. Of a field that
+/// it does not know it says first what kind of object it was sent, which the call says too.
 fn words(status: &Status) -> String {
-    status.message.chars().take(600).collect()
+    let message = &status.message;
+    let unknown = message.find("strict decoding error: ").unwrap_or_default();
+    message[unknown..].chars().take(600).collect()
 }
 
 /// Manager and field of a server-side apply conflict. The API server names the manager in the

@@ -246,9 +246,10 @@ fn drops_tuning(is: &Custom, wanted: &Custom) -> bool {
         || fields(is).iter().any(|(field, value)| !value.is_null() && after[field].is_null())
 }
 
-/// All fields of `tuning`, also those that are not set: a merge patch keeps what it does not name.
+/// All fields of `tuning` that our definition keeps, also those that are not set: a merge patch
+/// keeps what it does not name.
 fn every_field(tuning: &Tuning) -> BTreeMap<&'static str, Json> {
-    let Tuning { profile, max_connections, storage_type, disable_auto_tune } = tuning;
+    let Tuning { profile, max_connections, storage_type, disable_auto_tune, other: _ } = tuning;
     BTreeMap::from([
         ("profile", json!(profile)),
         ("maxConnections", json!(max_connections)),

@@ -86,7 +86,7 @@ pub fn settings(
     major: u32,
 ) -> Result<Settings, String> {
     let Some(tuning) = tuning else { return Ok(Settings::new()) };
-    let Tuning { profile, max_connections, storage_type, disable_auto_tune } = tuning;
+    let Tuning { profile, max_connections, storage_type, disable_auto_tune, other: _ } = tuning;
     if *disable_auto_tune == Some(true) {
         return Ok(Settings::new());
     }

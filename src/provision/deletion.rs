@@ -59,7 +59,7 @@ pub fn next(postgres: &Postgres, remains: Remains<'_>) -> Option<Removal> {
     if !postgres.metadata.finalizers.iter().flatten().any(ours) {
         return Some(Removal::Done);
     }
-    let policy = postgres.spec.deletion_policy.unwrap_or_default();
+    let policy = policy(postgres);
     if policy == DeletionPolicy::DoNotTerminate {
         return Some(Removal::Hold(
             "spec.deletionPolicy is DoNotTerminate: the database goes on; set Halt, Delete or \
@@ -86,6 +86,14 @@ pub fn next(postgres: &Postgres, remains: Remains<'_>) -> Option<Removal> {
     }
 }
 
+/// KubeDB's webhook makes Halt of whatever policy a halted database has: who halts it wants to have
+/// it back. Nothing is as strong as that it cannot be deleted.
+fn policy(postgres: &Postgres) -> DeletionPolicy {
+    let said = postgres.spec.deletion_policy.unwrap_or_default();
+    let halted = postgres.spec.other.get("halted").is_some_and(|halted| halted == true);
+    if halted && said != DeletionPolicy::DoNotTerminate { DeletionPolicy::Halt } else { said }
+}
+
 /// What is to be done until no data claim is there; `None`: none is.
 fn released(claims: &[DataClaim]) -> Option<Removal> {
     let names = |going: bool| -> Vec<String> {
@@ -107,9 +115,12 @@ mod tests {
     use k8s_openapi::apimachinery::pkg::apis::meta::v1::Time;
     use k8s_openapi::jiff::Timestamp;
 
+    /// `policy`: `halted` after it says so of the database.
     fn check(policy: &str, nodes: Option<i32>, pods: &[&str], claims: &[&str], expected: &str) {
         let mut postgres = postgres(MINIMAL);
-        postgres.spec.deletion_policy = serde_yaml::from_str(policy).unwrap();
+        let (said, halted) = policy.split_once(' ').unwrap_or((policy, ""));
+        postgres.spec.deletion_policy = serde_yaml::from_str(said).unwrap();
+        postgres.spec.other.insert("halted".to_owned(), (halted == "halted").into());
         let kind = workload::WorkloadKind::StatefulSet;
         let blueprint = Blueprint::of(&postgres, &Options::default(), None, kind).unwrap();
         let workload = nodes.map(|nodes| workload::workload(&blueprint, nodes, None));
@@ -143,5 +154,8 @@ mod tests {
         check("WipeOut", None, &[], one, "Unclaim");
         check("WipeOut", None, &[], &[], "Sweep { secrets: true }");
         check("~", None, &[], one, "Unclaim");
+        check("~ halted", None, &[], one, "Sweep { secrets: false }");
+        check("WipeOut halted", None, &[], &[], "Sweep { secrets: false }");
+        check("DoNotTerminate halted", Some(3), &["orders-0"], one, "Hold");
     }
 }

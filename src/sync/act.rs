@@ -66,9 +66,12 @@ pub async fn emit(plan: &Plan, cx: &Context) -> Emitted {
     for (database, write) in &plan.claims {
         match record(database, write, &mut emitted, cx).await {
             Ok(()) => prune(database, write, cx).await,
+            // Somebody was faster.
+            Err(cluster::Error::Conflict { .. }) => emitted.again = true,
+            // Also an admission webhook of KubeDB, which looks at the whole object.
             Err(error) => {
-                tracing::debug!(%database, %error, "claim was not written; it is looked at again");
-                emitted.again = true;
+                tracing::warn!(%database, %error, "claim was not written");
+                emitted.refused.insert(database.clone(), error.to_string());
             }
         }
     }
@@ -101,7 +104,7 @@ async fn send(
     if let Some(secret) = secret {
         put_secret(secret, cx).await?;
     }
-    let created = cx.cluster.create(request).await?;
+    let created = cx.cluster.create_whole(request).await?;
     let expected = before.claim.as_ref().map(Claim::render);
     let claim = Some(after.clone());
     let after = ClaimWrite { uid: before.uid.clone(), expected, claim };

@@ -65,6 +65,13 @@ pub enum Edit {
     Replace(Settings),
 }
 
+impl Edit {
+    /// Whether it asks for the custom configuration to be taken away first.
+    pub fn removes(&self) -> bool {
+        matches!(self, Self::Rewrite { .. } | Self::Replace(_))
+    }
+}
+
 /// One parameter that would change. Values are fit for people: those of the sensitive tier are
 /// hidden. The form in which the annotation `pgitops.dev/changes` keeps it.
 #[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
@@ -151,12 +158,19 @@ impl Difference {
         Self { problems, ..Self::default() }
     }
 
-    /// Whether it takes restarts to bring the changes about.
-    pub fn restarts(&self, document: &Document) -> bool {
+    /// Whether servers may be restarted to bring the changes about.
+    ///
+    /// KubeDB decides about `auto` by rules that are not public: where it carries requests out,
+    /// `auto` stands only in those that count as restarting here (`plan/request.rs`). It restarts
+    /// for a removal, whatever is removed: its webhook refuses `false` there.
+    pub fn restarts(&self, document: &Document, present: &Present) -> bool {
         match document.restart {
             Restart::True => true,
             Restart::False => false,
-            Restart::Auto => self.changes.iter().any(Change::restarts),
+            Restart::Auto => {
+                let removed_by_kubedb = present.foreign && self.edit.removes();
+                removed_by_kubedb || self.changes.iter().any(Change::restarts)
+            }
         }
     }
 

@@ -14,7 +14,7 @@ use crate::api::conditions;
 use crate::api::names::{DatabaseRef, RepositoryRef, RequestName, annotations, digest};
 use crate::api::ops_request::{OpsPhase, PostgresOpsRequest, condition};
 use crate::api::ownership::FieldOwned;
-use crate::api::postgres::Phase;
+use crate::api::postgres::{Phase, Tuning};
 use crate::instance::protocol::RoleSetting;
 use crate::pgconf::{Catalogue, Layers, Name, Settings};
 
@@ -81,6 +81,13 @@ pub struct Custom {
     pub secret_name: Option<String>,
     /// Whether that Secret is one that sync rendered.
     pub secret_is_ours: bool,
+    /// Files of that Secret other than `user.conf`, where KubeDB runs the servers: they may read
+    /// them too (`user_hba.conf`).
+    pub secret_files: Vec<String>,
+    /// The same of `spec.configuration.inline`.
+    pub inline_files: Vec<String>,
+    /// `spec.configuration.tuning`.
+    pub tuning: Option<Tuning>,
     /// What the layers hold. Provisioner and tuning as far as the operator's Secret shows them.
     pub layers: Layers,
     /// `inline.conf` of the operator's Secret: what the operator last rendered from

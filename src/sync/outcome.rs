@@ -189,7 +189,7 @@ impl View<'_> {
     /// How a database stands now.
     fn current(&self, database: &DatabaseRef) -> Fate {
         if let Some(why) = self.refused.get(database) {
-            return Fate::Held(Held::Unknown(format!("the request was not created: {why}")));
+            return Fate::Held(Held::Unknown(format!("the API server did not take it: {why}")));
         }
         if let Some(held) = self.plan.held.get(database) {
             return Fate::Held(held.clone());

@@ -19,14 +19,14 @@ use crate::api::config_repository::{ConfigRepository, ConfigRepositoryStatus, Ro
 use crate::api::names::{CommitId, annotations};
 
 /// Most problems, held databases and rollouts in a status: with lines of at most [`LINE`]
-/// characters they stay below 32 KiB together.
+/// characters they stay below 64 KiB together.
 const PROBLEMS: usize = 20;
 /// See [`PROBLEMS`].
 const HELD: usize = 50;
 /// See [`PROBLEMS`].
 const ROLLOUTS: usize = 10;
 /// See [`PROBLEMS`].
-const LINE: usize = 300;
+const LINE: usize = 500;
 
 /// Everything that a status is taken from.
 pub struct Report<'a> {

@@ -7,6 +7,7 @@
 // Cases panic as tests do: clippy only knows functions marked #[test].
 #![allow(clippy::unwrap_used, clippy::expect_used, clippy::panic)]
 
+mod admission;
 #[path = "../it/conformance/mod.rs"]
 mod conformance;
 mod control_plane;
@@ -154,12 +155,18 @@ async fn all(plane: &ControlPlane, part: &str) -> Vec<String> {
     failed
 }
 
-/// The cases beside KubeDB (all of them as `beside_kubedb`), one after another: the controller of each looks at all namespaces.
+/// The cases beside KubeDB (all of them as `beside_kubedb`), one after another: the controller of
+/// each looks at all namespaces.
 async fn beside_kubedb(plane: &ControlPlane, part: &str) -> Vec<String> {
     let cases: [Case; _] = kubedb::beside_cases!(beside_on_a_control_plane);
+    let refused = Case {
+        name: "a_refused_claim_is_told",
+        run: |cluster| Box::pin(async move { admission::a_refused_claim_is_told(&cluster).await }),
+    };
+    let cases = cases.into_iter().chain([refused]);
     let mut failed = Vec::new();
     let all = "beside_kubedb".contains(part);
-    let mut wanted = cases.into_iter().filter(|case| all || case.name.contains(part)).peekable();
+    let mut wanted = cases.filter(|case| all || case.name.contains(part)).peekable();
     if wanted.peek().is_some() {
         kubedb::define(&plane.client).await;
     }

@@ -10,8 +10,8 @@ use serde_json::{Value, json};
 
 use crate::api::PetSet;
 
-/// Where the fields of the spec are in the definition.
-const FIELDS: &str = "/spec/versions/0/schema/openAPIV3Schema/properties/spec/properties";
+/// Where the spec is in the definition.
+const SPEC: &str = "/spec/versions/0/schema/openAPIV3Schema/properties/spec";
 
 /// The definition.
 ///
@@ -19,7 +19,9 @@ const FIELDS: &str = "/spec/versions/0/schema/openAPIV3Schema/properties/spec/pr
 /// The types have changed so that a default has no place.
 pub fn definition() -> Result<CustomResourceDefinition> {
     let mut definition = serde_json::to_value(PetSet::crd())?;
-    let fields = definition.pointer_mut(FIELDS).and_then(Value::as_object_mut);
+    let spec = definition.pointer_mut(SPEC).context("the definition of PetSet has no spec")?;
+    spec["required"] = json!(["selector", "serviceName", "template"]);
+    let fields = spec.get_mut("properties").and_then(Value::as_object_mut);
     let fields = fields.context("the definition of PetSet has no fields")?;
     for (name, default) in [
         ("podManagementPolicy", json!("OrderedReady")),
@@ -44,7 +46,9 @@ mod tests {
         let version = &definition.spec.versions[0];
         let shown = serde_json::to_value(version).unwrap();
         assert_eq!(shown["subresources"]["scale"]["specReplicasPath"], ".spec.replicas");
-        let fields = &shown["schema"]["openAPIV3Schema"]["properties"]["spec"]["properties"];
+        let spec = &shown["schema"]["openAPIV3Schema"]["properties"]["spec"];
+        assert_eq!(spec["required"], json!(["selector", "serviceName", "template"]));
+        let fields = &spec["properties"];
         assert_eq!(fields["replicas"]["default"], 1);
         assert_eq!(fields["podPlacementPolicy"]["properties"]["name"]["type"], "string");
     }

@@ -18,7 +18,7 @@ use crate::api::names::{
     DatabaseRef, INLINE_CONF, PGTUNE_CONF, RENDERED_CONF, USER_CONF, annotations, labels,
 };
 use crate::api::ownership::{self, FieldOwned};
-use crate::api::postgres::condition;
+use crate::api::postgres::{PostgresSpec, condition};
 use crate::api::{ConfigRepository, Postgres, PostgresOpsRequest};
 use crate::cluster;
 use crate::pgconf::{Catalogue, Layers, Name, Settings, kubedb, provisioned, tuning};
@@ -226,7 +226,12 @@ async fn custom(postgres: &Postgres, ask: Ask, cx: &Context) -> Result<Custom, S
         inline: parsed("spec.configuration.inline", postgres.spec.inline())?,
         ..Layers::default()
     };
-    let mut custom = Custom::default();
+    let mut custom = Custom { tuning: postgres.spec.tuning().cloned(), ..Custom::default() };
+    if ask.foreign {
+        let keys = postgres.spec.configuration.iter().filter_map(|c| c.inline.as_ref());
+        let keys = keys.flat_map(BTreeMap::keys).filter(|key| is_other_file(key));
+        custom.inline_files = keys.cloned().collect();
+    }
     if let Some(name) = postgres.spec.secret_name() {
         let secret = secret(&namespace, name, Ask { needed: true, ..ask }, cx).await?;
         let secret = secret.ok_or_else(|| format!("Secret {namespace}/{name} is not there"))?;
@@ -238,6 +243,9 @@ async fn custom(postgres: &Postgres, ask: Ask, cx: &Context) -> Result<Custom, S
             None => return Err(format!("Secret {namespace}/{name} has no key {USER_CONF}")),
         };
         custom.secret_is_ours = secret.ours;
+        if ask.foreign {
+            custom.secret_files.clone_from(&secret.other_files);
+        }
         custom.secret_name = Some(name.to_owned());
     }
     let operators = postgres.children().operator_config;
@@ -261,22 +269,30 @@ async fn custom(postgres: &Postgres, ask: Ask, cx: &Context) -> Result<Custom, S
         layers.tuning.retain(|name, _| !layers.provisioner.contains(name));
     }
     if let Some(rendered) = custom.rendered.as_ref().filter(|_| !ask.foreign) {
-        // What the operator rendered beyond the custom configuration are its own defaults.
-        layers.provisioner = rendered.clone();
-        let (user, inline) = (&layers.user, &layers.inline);
-        layers.provisioner.retain(|name, _| !user.contains(name) && !inline.contains(name));
-        // Of these, what tuning makes of the object as it is now; also below what overrides it.
-        let tuned = provisioned::major(&postgres.spec.version).map(|major| {
-            tuning::settings(&postgres.spec, postgres.spec.tuning(), major).unwrap_or_default()
-        });
-        let mut tuned = tuned.unwrap_or_default();
-        let hidden = |name: &Name| user.contains(name) || inline.contains(name);
-        tuned.retain(|name, value| hidden(name) || rendered.get(name) == Some(value));
-        layers.provisioner.retain(|name, _| !tuned.contains(name));
-        layers.tuning = tuned;
+        set_defaults(&mut layers, rendered, &postgres.spec);
     }
     custom.layers = layers;
     Ok(custom)
+}
+
+/// What our own operator rendered beyond the custom configuration are its defaults.
+fn set_defaults(layers: &mut Layers, rendered: &Settings, spec: &PostgresSpec) {
+    let (user, inline) = (&layers.user, &layers.inline);
+    let hidden = |name: &Name| user.contains(name) || inline.contains(name);
+    // Of these, what tuning makes of the object as it is now; also below what overrides it.
+    let tuned = provisioned::major(&spec.version)
+        .map(|major| tuning::settings(spec, spec.tuning(), major).unwrap_or_default());
+    let mut tuned = tuned.unwrap_or_default();
+    tuned.retain(|name, value| hidden(name) || rendered.get(name) == Some(value));
+    let mut provisioner = rendered.clone();
+    provisioner.retain(|name, _| !hidden(name) && !tuned.contains(name));
+    layers.provisioner = provisioner;
+    layers.tuning = tuned;
+}
+
+/// Whether a key is a file of configuration other than that of parameters (`user_hba.conf`).
+fn is_other_file(key: &str) -> bool {
+    key.ends_with(".conf") && ![USER_CONF, INLINE_CONF, PGTUNE_CONF, RENDERED_CONF].contains(&key)
 }
 
 /// How a Secret is asked for.
@@ -309,13 +325,14 @@ async fn secret(
     let version = secret.metadata.resource_version.clone().unwrap_or_default();
     let ours = secret.labels().contains_key(labels::RENDERED_FOR);
     let data = secret.data.unwrap_or_default();
+    let other_files = data.keys().filter(|key| is_other_file(key)).cloned().collect();
     let mut keys = BTreeMap::new();
     for key in [USER_CONF, INLINE_CONF, PGTUNE_CONF, RENDERED_CONF] {
         if let Some(bytes) = data.get(key) {
             keys.insert(key, Settings::parse_bytes(&bytes.0).map_err(|p| first(key, &p)));
         }
     }
-    let secret = Arc::new(ConfigSecret { ours, keys });
+    let secret = Arc::new(ConfigSecret { ours, keys, other_files });
     cx.memory.keep_secret(id, version, secret.clone());
     Ok(Some(secret))
 }

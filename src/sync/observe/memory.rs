@@ -49,13 +49,15 @@ pub struct Remembered {
     pub failures: u32,
 }
 
-/// What a Secret says about configuration. Other keys are not kept.
+/// What a Secret says about configuration. What other keys hold is not kept.
 #[derive(Debug, Default)]
 pub struct ConfigSecret {
     /// Whether sync rendered it.
     pub ours: bool,
     /// Its keys that hold configuration: settings, or why they cannot be read.
     pub keys: BTreeMap<&'static str, Result<Settings, String>>,
+    /// Names of its other keys that end in `.conf`; not what is in them.
+    pub other_files: Vec<String>,
 }
 
 /// Most Secrets that are remembered: three for each of 10 000 databases.

@@ -44,7 +44,7 @@ impl<'a> Gates<'a> {
         }
         let window = policy.windows.iter().any(|window| window.rule == Rule::Allow)
             && window::gate(&policy.windows, true, self.world.now) == Gate::Open;
-        let restarts = difference.restarts(self.document);
+        let restarts = difference.restarts(self.document, self.present);
         let allowed = drift == DriftPolicy::EnforceWithRestart || window;
         (restarts && !allowed).then(|| Held::DriftNeedsRestart(difference.needing_restart()))
     }

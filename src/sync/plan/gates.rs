@@ -17,7 +17,7 @@ use crate::api::postgres::Phase;
 use crate::pgconf::{Settings, catalogue};
 use crate::sync::desired::{Document, Target};
 use crate::sync::drift::{Difference, Edit};
-use crate::sync::live::{Freeze, Live, Present, is_ours, is_over, is_pending};
+use crate::sync::live::{Custom, Freeze, Live, Present, is_ours, is_over, is_pending};
 use crate::sync::problem::Problem;
 
 /// What one database comes to.
@@ -334,6 +334,20 @@ impl<'a> Gates<'a> {
         difference.edit.clone()
     }
 
+    /// Files of configuration that KubeDB's servers may read and that would go with what the edit
+    /// takes away.
+    fn would_lose(&self, edit: &Edit) -> Option<Held> {
+        let Custom { secret_name, secret_files, inline_files, .. } = &self.present.custom;
+        let lost = |files: &[String], place: String| {
+            (!files.is_empty()).then(|| Held::WouldLose { files: files.to_vec(), place })
+        };
+        let of_secret = matches!(edit, Edit::Replace(_)).then_some(secret_name).and_then(|name| {
+            lost(secret_files, format!("Secret {}", name.as_deref().unwrap_or_default()))
+        });
+        let inline = || "spec.configuration.inline".to_owned();
+        of_secret.or_else(|| edit.removes().then(|| lost(inline_files, inline())).flatten())
+    }
+
     /// A field that the edit changes and that a tool would write back. Where our own loop carries
     /// requests out it looks itself.
     fn written_back(&self, edit: &Edit) -> Option<&'a FieldOwned> {
@@ -349,12 +363,14 @@ impl<'a> Gates<'a> {
     /// The gates that only a change has to pass.
     fn last(&self, wish: &Wish<'_>) -> Option<Held> {
         let Self { world, present, document, .. } = self;
-        let removes = matches!(wish.edit, Edit::Rewrite { .. } | Edit::Replace(_));
-        if removes && document.restart == Restart::False {
+        if wish.edit.removes() && document.restart == Restart::False {
             let gone = wish.difference.changes.iter().filter(|change| change.at.is_none());
             let names: Vec<String> = gone.map(|change| change.name.clone()).collect();
             let names = if names.is_empty() { vec!["mode Replace".to_owned()] } else { names };
             return Some(Held::RestartForbidden(names));
+        }
+        if let Some(held) = self.would_lose(&wish.edit) {
+            return Some(held);
         }
         if wish.cause == Cause::Drift
             && let Some(held) = self.drifted(wish.difference)

@@ -1,7 +1,9 @@
 //! Why a database is left as it is: for people, for metrics, and how to lift it.
 //!
 //! Every reason has one line of text, one label that never carries free text, and the command or
-//! the edit that lifts it. Leaves it to the gates which reason holds.
+//! the edit that lifts it (`held/lift.rs`). Leaves it to the gates which reason holds.
+
+mod lift;
 
 use jiff::Timestamp;
 
@@ -89,6 +91,13 @@ pub enum Held {
     },
     /// The document forbids restarts, and the API cannot remove a parameter without allowing them.
     RestartForbidden(Vec<String>),
+    /// What is sent would take files away that the document says nothing about.
+    WouldLose {
+        /// Their names.
+        files: Vec<String>,
+        /// Where they stand.
+        place: String,
+    },
     /// Another repository configures it.
     ClaimedBy {
         /// That repository.
@@ -153,6 +162,7 @@ impl Held {
             | Self::Overridden(_)
             | Self::FieldOwned { .. }
             | Self::RestartForbidden(_)
+            | Self::WouldLose { .. }
             | Self::ClaimedBy { .. }
             | Self::NotAdmitted
             | Self::Frozen { .. }
@@ -189,6 +199,7 @@ impl Held {
             | Self::Overridden(_)
             | Self::FieldOwned { .. }
             | Self::RestartForbidden(_)
+            | Self::WouldLose { .. }
             | Self::ClaimedBy { .. }
             | Self::NotAdmitted
             | Self::Frozen { .. }
@@ -230,6 +241,7 @@ impl Held {
             Self::Overridden(_) => "Overridden",
             Self::FieldOwned { .. } => "FieldOwned",
             Self::RestartForbidden(_) => "RestartForbidden",
+            Self::WouldLose { .. } => "WouldLose",
             Self::ClaimedBy { .. } => "ClaimedBy",
             Self::NotAdmitted => "NotAdmitted",
             Self::Frozen { .. } => "Frozen",
@@ -256,12 +268,7 @@ impl Held {
                 let of = commit.as_ref().map(|commit| format!(" of {}", commit.short()));
                 format!("request {request}{} finishes first", of.unwrap_or_default())
             }
-            Self::Window { window, opens: Some(opens) } => {
-                format!("window {window} is closed; it opens {opens}")
-            }
-            Self::Window { window, opens: None } => {
-                format!("window {window} is closed; no opening within a year")
-            }
+            Self::Window { window, opens } => closed(window, *opens),
             Self::Wave { lower, waiting_for } => {
                 format!("wave {lower} comes first; {waiting_for} is not proven")
             }
@@ -280,6 +287,9 @@ impl Held {
             Self::FieldOwned { manager, path } => format!("{path} is owned by {manager}"),
             Self::RestartForbidden(names) => {
                 format!("{} cannot be taken away while restart is false", names.join(", "))
+            }
+            Self::WouldLose { files, place } => {
+                format!("{} of {place} would be taken away with it", files.join(", "))
             }
             Self::ClaimedBy { repository, exists: true } => format!("{repository} configures it"),
             Self::ClaimedBy { repository, exists: false } => {
@@ -318,57 +328,6 @@ impl Held {
             other => other.text(),
         }
     }
-
-    /// What lifts it, as a sentence that begins with a verb.
-    pub fn lift(&self, database: &DatabaseRef) -> String {
-        let DatabaseRef { namespace, name } = database;
-        let retry = |d: &DatabaseRef| format!("run pgitops retry -n {} {}", d.namespace, d.name);
-        let unset = |key: &str| format!("run kubectl annotate pg -n {namespace} {name} {key}-");
-        match self {
-            Self::Refused(problems) => {
-                let first = problems.iter().find(|problem| problem.is_refusal());
-                format!("fix {} and push", first.map_or("the document", |first| &first.file))
-            }
-            Self::Failed { .. } | Self::Denied { .. } | Self::Deleted(_) => {
-                format!("push a correction or a revert, or {}", retry(database))
-            }
-            Self::Approval(request) => {
-                format!("have kubectl get pgops -n {namespace} {request} approved, or delete it")
-            }
-            Self::OtherRequest(request) => {
-                format!("wait for kubectl get pgops -n {namespace} {request}, or delete it")
-            }
-            Self::Finishing { .. } | Self::Limit { .. } => "wait".to_owned(),
-            Self::Window { .. } => "wait, or change the windows in pgitops.yaml".to_owned(),
-            Self::Wave { waiting_for, .. } => format!("see pgitops status {waiting_for}"),
-            Self::RolloutStopped { by } => format!("correct {by}, or {}", retry(by)),
-            Self::DriftReported(_) => "set drift: Enforce, or take the value into git".to_owned(),
-            Self::DriftNeedsRestart(_) => {
-                "push a commit, open a window, or set drift: EnforceWithRestart".to_owned()
-            }
-            Self::Contested(_) => format!("find who sets it, then {}", retry(database)),
-            Self::Overridden(Override { nodes, cure, .. }) => {
-                format!("run on {}: {cure}", nodes.join(", "))
-            }
-            Self::FieldOwned { manager, path } => {
-                format!("make {manager} leave {path} alone (ignoreDifferences in Argo CD)")
-            }
-            Self::RestartForbidden(_) => "write restart: auto in the document".to_owned(),
-            Self::ClaimedBy { exists: true, .. } => "delete one of the two documents".to_owned(),
-            Self::ClaimedBy { exists: false, .. } => unset("pgitops.dev/claim"),
-            Self::NotAdmitted => format!(
-                "annotate Namespace {namespace} with pgitops.dev/allow-from: <repository's namespace>"
-            ),
-            Self::Frozen { .. } => unset("pgitops.dev/freeze"),
-            Self::Suspended => "run pgitops resume".to_owned(),
-            Self::PlanOnly => "set spec.planOnly of the ConfigRepository to false".to_owned(),
-            Self::Stalled => "see the ConfigRepository's condition Stalled".to_owned(),
-            Self::Paused(_) => "wait for whoever paused it to resume it".to_owned(),
-            Self::NotReady(_) => "wait, or write apply: Always in the document".to_owned(),
-            Self::Absent => format!("create Postgres {database}"),
-            Self::Unknown(_) => format!("see kubectl describe pg -n {namespace} {name}"),
-        }
-    }
 }
 
 /// The first refusal, and how many more there are.
@@ -385,6 +344,13 @@ fn refusals(problems: &[Problem]) -> String {
 fn ended(commit: &CommitId, how: &str, request: &RequestName, words: &str) -> String {
     let words = if words.is_empty() { String::new() } else { format!(": {words}") };
     format!("the change of {} {how} in {request}{words}", commit.short())
+}
+
+/// Which window is closed, and for how long.
+fn closed(window: &str, opens: Option<Timestamp>) -> String {
+    let until = opens.map(|opens| format!("it opens {opens}"));
+    let until = until.unwrap_or_else(|| "no opening within a year".to_owned());
+    format!("window {window} is closed; {until}")
 }
 
 /// Which parameters somebody changed, and what follows.

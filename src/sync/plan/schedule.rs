@@ -22,7 +22,7 @@ pub(super) fn admit<'a>(world: World<'a>, mut wishes: Vec<Wish<'a>>, plan: &mut 
     let failed = failures(plan);
     let unproven = unproven(world, plan);
     for wish in wishes {
-        let restarts = wish.difference.restarts(wish.document);
+        let restarts = wish.difference.restarts(wish.document, wish.present);
         let held = behind_a_wave(&wish, &unproven)
             .or_else(|| outside_of_windows(world, restarts))
             .or_else(|| after_failures(world, &wish, &failed))
@@ -59,7 +59,7 @@ impl Busy {
             // One of ours that KubeDB merged into another changes the database as well.
             let merged = plan.running.get(database).and_then(|name| present.request(name));
             if let Some(request) = open.or(merged) {
-                busy.add(may_restart(request));
+                busy.add(may_restart(request, present.foreign));
             }
         }
         busy
@@ -83,15 +83,16 @@ impl Busy {
     }
 }
 
-/// Whether an open request of ours may restart servers, as far as it says.
-fn may_restart(request: &PostgresOpsRequest) -> bool {
+/// Whether an open request of ours may restart servers, as far as it says. `foreign`: KubeDB
+/// carries it out, where `auto` stands only in those that may.
+fn may_restart(request: &PostgresOpsRequest, foreign: bool) -> bool {
     let asked = request.spec.configuration.as_ref().map(|configuration| configuration.restart);
     match asked {
         Some(Restart::False) => false,
         Some(Restart::True) | None => true,
         Some(Restart::Auto) => {
             let changes = changes_of(request);
-            changes.is_empty() || changes.iter().any(Change::restarts)
+            foreign || changes.is_empty() || changes.iter().any(Change::restarts)
         }
     }
 }
@@ -149,7 +150,7 @@ fn after_failures(
 /// Everything that is written for a wish, in full.
 fn emission(world: World<'_>, wish: &Wish<'_>, restarts: bool) -> Emission {
     let Wish { database, present, document, difference, chain, commit, cause, .. } = wish;
-    let (request, secret) = build(world.source, wish);
+    let (request, secret) = build(world.source, wish, restarts);
     let claim = chain.before_request(document);
     let mut after = claim.clone();
     after.last_request = Some(next_name(database, present, chain));

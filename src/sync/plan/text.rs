@@ -102,7 +102,7 @@ impl Plan {
         entry.warnings = warnings.map(Problem::to_string).collect();
         entry.warnings.extend(difference.iter().flat_map(|d| d.remarks.iter().cloned()));
         if let (Some(difference), Some(document), Some(present)) = (difference, document, present)
-            && difference.restarts(document)
+            && difference.restarts(document, present)
         {
             entry.restarts = present.nodes;
             entry.order = order(&difference.changes, present).filter(|_| !present.foreign);

@@ -11,7 +11,7 @@ use crate::conformance::{Cluster, eventually};
 const REPORTED: &str = "Outcome: applied, reported by KubeDB, not proven";
 
 /// A database as its owner describes it, with fields that are none of our business.
-fn spec(version: &str, more: Value) -> Value {
+pub fn spec(version: &str, more: Value) -> Value {
     let mut spec = json!({
         "version": version, "replicas": 3,
         "storage": {"accessModes": ["ReadWriteOnce"], "resources": {"requests": {"storage": "1Gi"}}},
@@ -457,5 +457,93 @@ pub async fn a_change_without_a_restart_waits_for_one(c: &Cluster) {
     b.held("orders", "max_connections cannot be taken away while restart is false").await;
     b.note(&second, "HELD").await;
     assert_eq!(b.look("orders").await, 1);
+    b.end().await;
+}
+
+pub async fn what_kubedb_may_restart_for_is_planned_as_a_restart(c: &Cluster) {
+    let b = Beside::start(c).await;
+    b.kubedb.database("orders", spec("16.4", json!({}))).await;
+    // No hour of the day is for restarts.
+    let policy = "apiVersion: pgitops.dev/v1alpha1\nkind: ConfigPolicy\n\
+                  spec: {windows: [{name: never, deny: '0 * * * *', duration: 61m}]}\n";
+    b.push("pgitops.yaml", policy).await;
+    // Where a reload is enough, KubeDB is told not to restart: its `auto` promises nothing.
+    let first = b.merge("orders", "work_mem: 16MB, maintenance_work_mem: 64MB").await;
+    let name = carried_out(&b, "orders").await;
+    let asked = b.kubedb.request(&name).await["spec"]["configuration"].clone();
+    assert_eq!(asked["restart"], "false");
+    b.note(&first, "APPLIED").await;
+    // Whatever is removed: KubeDB does not remove without a restart.
+    let second = b.merge("orders", "work_mem: 16MB").await;
+    b.held("orders", "window never is closed").await;
+    assert_eq!(b.look("orders").await, 1);
+    let plan = b.pgitops(&["plan"]).await;
+    assert!(plan.contains("maintenance_work_mem 64MB -> 64MB (reload; falls to"), "{plan}");
+    let policy = policy.replace("deny", "allow");
+    b.push("pgitops.yaml", &policy).await;
+    let name = carried_out(&b, "orders").await;
+    let asked = b.kubedb.request(&name).await["spec"]["configuration"].clone();
+    assert_eq!((&asked["restart"], &asked["removeCustomConfig"]), (&json!("auto"), &json!(true)));
+    b.note(&second, "APPLIED").await;
+    b.end().await;
+}
+
+pub async fn what_the_document_does_not_name_is_not_taken_away(c: &Cluster) {
+    let b = Beside::start(c).await;
+    let files = json!({"metadata": {"name": "orders-config"}, "stringData": {
+        "user.conf": "maintenance_work_mem=64MB\n",
+        "user_hba.conf": "host all postgres 0.0.0.0/0 reject\n"}});
+    b.kubedb.put_secret(files, super::OWNER).await;
+    let tuning = json!({"profile": "oltp", "maxConnections": 200, "storageType": "ssd"});
+    let own = json!({"configuration": {"secretName": "orders-config", "tuning": tuning}});
+    b.kubedb.database("orders", spec("17.2", own)).await;
+    let rules = json!({"configuration": {"inline": {"user_hba.conf": "local all all trust\n"}}});
+    b.kubedb.database("billing", spec("17.2", rules)).await;
+    b.merge("billing", "work_mem: 16MB").await;
+    let first = b.merge("orders", "work_mem: 16MB, temp_buffers: 16MB").await;
+    carried_out(&b, "billing").await;
+    carried_out(&b, "orders").await;
+    b.note(&first, "APPLIED").await;
+
+    // A removal says the tuning again: nobody wants it to go.
+    let second = b.merge("orders", "work_mem: 16MB").await;
+    let name = b.asked("orders").await;
+    let asked = b.kubedb.request(&name).await["spec"]["configuration"].clone();
+    assert_eq!((&asked["removeCustomConfig"], &asked["tuning"]), (&json!(true), &tuning));
+    b.kubedb.carry_out(&name).await;
+    b.note(&second, "APPLIED").await;
+    let after = b.kubedb.get("orders").await["spec"]["configuration"].clone();
+    assert_eq!((&after["tuning"], &after["secretName"]), (&tuning, &json!("orders-config")));
+
+    // Rules of access would go with the Secret, and with the inline configuration.
+    let text = document("orders", "mode: Replace, ", "work_mem: 16MB");
+    let third = b.push("orders.yaml", &text).await;
+    b.held("orders", "user_hba.conf of Secret orders-config would be taken away with it").await;
+    let note = b.note(&third, "HELD").await;
+    assert!(note.contains("Next-Step: take user_hba.conf out of Secret orders-config"), "{note}");
+    b.merge("billing", "maintenance_work_mem: 64MB").await;
+    let inline = "user_hba.conf of spec.configuration.inline would be taken away with it";
+    b.held("billing", inline).await;
+    assert_eq!((b.look("orders").await, b.look("billing").await), (2, 1));
+    b.end().await;
+}
+
+pub async fn an_old_definition_gets_no_request(c: &Cluster) {
+    super::define_old_requests(&c.client).await;
+    let b = Beside::start(c).await;
+    b.kubedb.database("orders", spec("16.4", json!({}))).await;
+    let first = b.merge("orders", "work_mem: 16MB").await;
+    // Without this field KubeDB would restart, which nobody asked for.
+    b.held("orders", "unknown field \"spec.configuration.restart\"").await;
+    assert_eq!(b.look("orders").await, 0);
+    // While a definition changes, some watches still show what the old one keeps: not to be taken
+    // for somebody's change of the request.
+    b.pgitops(&["suspend", "config"]).await;
+    b.held("orders", "the repository is suspended").await;
+    super::define(&c.client).await;
+    super::restart_is(&c.client, true).await;
+    b.pgitops(&["resume", "config"]).await;
+    carried_out(&b, "orders").await;
+    b.note(&first, "APPLIED").await;
     b.end().await;
 }

@@ -45,6 +45,9 @@ macro_rules! beside_cases {
             what_a_tool_would_write_back_is_held,
             old_and_odd_databases_are_understood,
             a_change_without_a_restart_waits_for_one,
+            what_kubedb_may_restart_for_is_planned_as_a_restart,
+            what_the_document_does_not_name_is_not_taken_away,
+            an_old_definition_gets_no_request,
         }
     };
 }
@@ -75,6 +78,46 @@ pub async fn define(client: &Client) {
         .await;
     }
     pruned(client).await;
+}
+
+/// Puts a definition of requests in place that is older than `restart` and `tuning`.
+pub async fn define_old_requests(client: &Client) {
+    let definitions: Api<CustomResourceDefinition> = Api::all(client.clone());
+    let name = "postgresopsrequests.ops.kubedb.com";
+    let fields = "/spec/versions/0/schema/openAPIV3Schema/properties/spec/properties/configuration/properties";
+    let gone = |field: &str| json!({"op": "remove", "path": format!("{fields}/{field}")});
+    let patch = serde_json::from_value(json!([gone("restart"), gone("tuning")])).unwrap();
+    let patch = Patch::Json::<()>(patch);
+    definitions.patch(name, &PatchParams::default(), &patch).await.unwrap();
+    restart_is(client, false).await;
+}
+
+/// Waits until the servers know `restart`, or do not.
+pub async fn restart_is(client: &Client, known: bool) {
+    let object = json!({
+        "apiVersion": "ops.kubedb.com/v1alpha1", "kind": "PostgresOpsRequest",
+        "metadata": {"name": "tried", "namespace": "default"},
+        "spec": {"databaseRef": {"name": "none"}, "type": "Reconfigure",
+            "configuration": {"restart": "false", "applyConfig": {}}},
+    });
+    let path = "/apis/ops.kubedb.com/v1alpha1/namespaces/default/postgresopsrequests\
+                ?dryRun=All&fieldValidation=Strict";
+    eventually(&format!("restart is known: {known}"), || async {
+        let call = http::Request::post(path).header("content-type", "application/json");
+        let call = call.body(object.to_string().into_bytes()).unwrap();
+        match client.request::<Value>(call).await {
+            Err(kube::Error::Api(said)) if said.message.contains("configuration.restart") => {
+                if known {
+                    Err(said.message)
+                } else {
+                    Ok(())
+                }
+            }
+            Ok(_) if known => Ok(()),
+            other => Err(format!("{other:?}")),
+        }
+    })
+    .await;
 }
 
 /// Waits until the servers prune what KubeDB does not define: a definition takes a moment.

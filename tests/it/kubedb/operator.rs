@@ -304,9 +304,12 @@ impl KubeDb {
     async fn render(&self, database: &str, manager: &str) {
         let configuration = self.get(database).await["spec"]["configuration"].clone();
         let inline = configuration["inline"]["user.conf"].as_str().unwrap_or_default();
-        let tuning = match configuration["tuning"]["maxConnections"].as_i64() {
-            Some(number) => format!("max_connections = {number}\nshared_buffers = 1GB\n"),
-            None => String::new(),
+        let tuned = &configuration["tuning"];
+        let tuning = match tuned["maxConnections"].as_i64() {
+            Some(number) if tuned["disableAutoTune"] != true => {
+                format!("max_connections = {number}\nshared_buffers = 1GB\n")
+            }
+            Some(_) | None => String::new(),
         };
         let name = self.operators_secret(database).await;
         let secret = json!({
@@ -412,19 +415,25 @@ fn reconfigured(before: &Value, asked: &Value) -> Value {
     if asked["removeCustomConfig"] == true {
         after["secretName"] = Value::Null;
         after["inline"] = Value::Null;
+        // Whether Postgres' operator does is not public; those of other databases do.
+        after["tuning"] = Value::Null;
     }
     if let Some(secret) = asked["configSecret"]["name"].as_str() {
         after["secretName"] = secret.into();
     }
     if let Some(settings) = asked["applyConfig"]["user.conf"].as_str() {
         let current = after["inline"]["user.conf"].as_str().unwrap_or_default();
-        after["inline"] = json!({"user.conf": overlaid(current, settings)});
+        let settings = overlaid(current, settings);
+        if !after["inline"].is_object() {
+            after["inline"] = json!({});
+        }
+        after["inline"]["user.conf"] = settings.into();
     }
     if asked["tuning"].is_object() {
-        after["tuning"] = match asked["tuning"]["disableAutoTune"] == true {
-            true => Value::Null,
-            false => asked["tuning"].clone(),
-        };
+        if !after["tuning"].is_object() {
+            after["tuning"] = json!({});
+        }
+        json_patch::merge(&mut after["tuning"], &asked["tuning"]);
     }
     after
 }

@@ -71,7 +71,8 @@ pub fn refusal_of_database(postgres: &Value, before: Option<&Value>) -> Option<S
     let spec = &postgres["spec"];
     let none = Map::new();
     let inline = spec["configuration"]["inline"].as_object().unwrap_or(&none);
-    if inline.keys().any(|key| key != "user.conf") {
+    // The second since KubeDB takes rules of access there.
+    if inline.keys().any(|key| !["user.conf", "user_hba.conf"].contains(&key.as_str())) {
         return Some("applyConfig: only the key user.conf is allowed".to_owned());
     }
     if before.is_some_and(|before| before["spec"]["storageType"] != spec["storageType"]) {
