@@ -75,6 +75,8 @@ enum Verdict {
     LeftToDryRun,
     /// The server refuses it because of the machine or its build.
     Surroundings,
+    /// The server is of an earlier minor version than the table, which did not have it yet.
+    NotThereYet,
     /// A fault of ours.
     Wrong,
 }
@@ -91,6 +93,7 @@ fn ask_all(
 ) -> (usize, BTreeMap<Verdict, usize>, Vec<String>) {
     let folder = Folder::new();
     folder.write("postgresql.conf", "");
+    let earlier = is_earlier(bin, folder.path(), catalogue);
     let deadline = Instant::now() + budget;
     let (next, ran) = (AtomicUsize::new(0), AtomicUsize::new(0));
     let found = Mutex::new((BTreeMap::new(), Vec::new()));
@@ -105,7 +108,7 @@ fn ask_all(
                     let theirs = ask(bin, folder.path(), parameter.name(), text);
                     let ours = Value::new(text).map(|v| catalogue.normalise(parameter.name(), &v));
                     let ours = ours.expect("cases hold no line break").map(|ours| ours.text);
-                    let verdict = judge(parameter, &ours, &theirs);
+                    let verdict = judge(parameter, &ours, &theirs, earlier);
                     ran.fetch_add(1, Ordering::Relaxed);
                     let mut found = found.lock().expect("no panic before");
                     *found.0.entry(verdict).or_default() += 1;
@@ -140,12 +143,29 @@ fn ask(bin: &Path, scratch: &Path, name: &str, value: &str) -> Result<String, St
     }
 }
 
+/// Whether the server is of an earlier minor version than the table is made of.
+fn is_earlier(bin: &Path, scratch: &Path, catalogue: &Catalogue) -> bool {
+    const VERSION: &str = "server_version_num";
+    let asked = postgres::command(bin.join("postgres"))
+        .arg("-D")
+        .arg(scratch)
+        .args(["-C", VERSION])
+        .output()
+        .expect("run postgres -C");
+    let theirs = String::from_utf8_lossy(&asked.stdout).trim().parse::<u32>();
+    let ours = catalogue.get(VERSION).and_then(Parameter::boot).map(str::parse::<u32>);
+    theirs.expect("a version") < ours.expect("a version in the table").expect("a number")
+}
+
 fn judge(
     parameter: &Parameter,
     ours: &Result<String, Refusal>,
     theirs: &Result<String, String>,
+    earlier: bool,
 ) -> Verdict {
+    const UNKNOWN: &str = "unrecognized configuration parameter";
     match (ours, theirs) {
+        (_, Err(words)) if earlier && words.contains(UNKNOWN) => Verdict::NotThereYet,
         (Ok(ours), Ok(theirs)) if ours == theirs => Verdict::SameValue,
         (Err(refusal), Ok(theirs))
             if refusal.why == Why::RoundsToZero
