@@ -20,6 +20,7 @@ use crate::api::claim::Claim;
 use crate::api::names::{DatabaseRef, annotations, finalizers, labels};
 use crate::api::{ConfigRepository, Postgres, PostgresOpsRequest};
 use crate::cluster::{self, Created, EventKind};
+use crate::pgconf::Settings;
 
 pub use count::{Ended, count};
 pub use tell::{publish, unreadable};
@@ -61,17 +62,21 @@ pub async fn emit(plan: &Plan, cx: &Context) -> Emitted {
         if let Err(error) = cx.cluster.delete::<PostgresOpsRequest>(namespace, name, uid).await {
             tracing::warn!(%database, request = name, %error, "request was not taken back");
             emitted.refused.insert(database.clone(), error.to_string());
+            emitted.again |= error.blocks().is_none();
         }
     }
     for (database, write) in &plan.claims {
         match record(database, write, &mut emitted, cx).await {
             Ok(()) => prune(database, write, cx).await,
-            // Somebody was faster.
-            Err(cluster::Error::Conflict { .. }) => emitted.again = true,
             // Also an admission webhook of KubeDB, which looks at the whole object.
-            Err(error) => {
-                tracing::warn!(%database, %error, "claim was not written");
+            Err(error) if error.blocks().is_some() => {
+                let words = error.without_values();
+                tracing::warn!(%database, error = words, "claim was not written");
                 emitted.refused.insert(database.clone(), error.to_string());
+            }
+            Err(error) => {
+                tracing::debug!(%database, %error, "claim was not written; it is looked at again");
+                emitted.again = true;
             }
         }
     }
@@ -81,15 +86,25 @@ pub async fn emit(plan: &Plan, cx: &Context) -> Emitted {
         }
         match send(emission, &mut emitted, cx).await {
             Ok(()) => {}
-            Err(cluster::Error::Conflict { .. }) => emitted.again = true,
+            Err(error) if error.blocks().is_none() => {
+                tracing::debug!(database = %emission.database, %error, "request is created later");
+                emitted.again = true;
+            }
             Err(error) => {
-                tracing::warn!(database = %emission.database, %error, "request was not created");
-                emitted.refused.insert(emission.database.clone(), error.to_string());
+                let (database, error) = (&emission.database, hidden(emission, &error));
+                tracing::warn!(%database, error, "request was not created");
+                emitted.refused.insert(database.clone(), error);
             }
         }
     }
-    emitted.again |= !emitted.refused.is_empty();
     emitted
+}
+
+/// An error without the values that the request carries: an admission webhook may quote them.
+fn hidden(emission: &Emission, error: &cluster::Error) -> String {
+    let asked = emission.request.spec.configuration.as_ref();
+    let carried = asked.map_or("", |asked| asked.settings());
+    Settings::parse(carried).unwrap_or_default().hide_in(&error.to_string())
 }
 
 /// One request, with everything that belongs to it, in the order that survives a crash at any
@@ -255,6 +270,7 @@ pub async fn keep(repository: &ConfigRepository, cx: &Context) -> Result<(), Err
 /// # Errors
 /// When a claim could not be taken away; the next pass goes on.
 pub async fn release(repository: &ConfigRepository, cx: &Context) -> Result<(), Error> {
+    let mut kept = None;
     for postgres in cx.databases.all() {
         let text = postgres.annotations().get(annotations::CLAIM).cloned();
         let claim = text.as_deref().and_then(Claim::parse);
@@ -271,8 +287,14 @@ pub async fn release(repository: &ConfigRepository, cx: &Context) -> Result<(), 
             }
         }
         let (uid, expected) = (postgres.uid().to_owned(), text);
-        write_claim(&database, &ClaimWrite { uid, expected, claim: None }, cx).await?;
-        tracing::info!(%database, "released");
+        // One that does not let go is no reason to hold the others.
+        match write_claim(&database, &ClaimWrite { uid, expected, claim: None }, cx).await {
+            Ok(_) => tracing::info!(%database, "released"),
+            Err(error) => kept = Some(error),
+        }
+    }
+    if let Some(error) = kept {
+        return Err(error.into());
     }
     cx.memory.forget(&repository.repository());
     let mut rest = repository.finalizers().to_vec();

@@ -160,24 +160,23 @@ impl Difference {
 
     /// Whether servers may be restarted to bring the changes about.
     ///
-    /// KubeDB decides about `auto` by rules that are not public: where it carries requests out,
-    /// `auto` stands only in those that count as restarting here (`plan/request.rs`). It restarts
-    /// for a removal, whatever is removed: its webhook refuses `false` there.
+    /// What KubeDB makes of `auto` is not public, and no way of its own to reload Postgres is
+    /// documented: where it carries requests out, every one with `auto` counts as restarting.
     pub fn restarts(&self, document: &Document, present: &Present) -> bool {
         match document.restart {
             Restart::True => true,
             Restart::False => false,
-            Restart::Auto => {
-                let removed_by_kubedb = present.foreign && self.edit.removes();
-                removed_by_kubedb || self.changes.iter().any(Change::restarts)
-            }
+            Restart::Auto => present.foreign || self.changes.iter().any(Change::restarts),
         }
     }
 
-    /// The names of what takes a restart.
+    /// The names of what takes a restart; of all that changes when none of it does by itself.
     pub fn needing_restart(&self) -> Vec<String> {
-        let restarts = self.changes.iter().filter(|change| change.restarts());
-        restarts.map(|change| change.name.clone()).collect()
+        let names = |all: bool| {
+            let some = self.changes.iter().filter(|change| all || change.restarts());
+            some.map(|change| change.name.clone()).collect::<Vec<_>>()
+        };
+        Some(names(false)).filter(|names| !names.is_empty()).unwrap_or_else(|| names(true))
     }
 }
 

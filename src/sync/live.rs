@@ -70,6 +70,8 @@ pub struct Present {
     /// Whether somebody else runs its servers, as KubeDB does: then requests are carried out by
     /// rules that are not ours, and nobody gives proof.
     pub foreign: bool,
+    /// Whether the API server did not take what was to be written there last.
+    pub not_taken: bool,
     /// Fields of its custom configuration that a GitOps tool would write back.
     pub owners: Vec<FieldOwned>,
 }

@@ -104,13 +104,13 @@ struct View<'a> {
     source: &'a Source,
     plan: &'a Plan,
     live: &'a Observed,
-    /// Why a request of the plan could not be emitted.
+    /// Why what the plan writes was not taken.
     refused: &'a BTreeMap<DatabaseRef, String>,
     now: Timestamp,
 }
 
 impl Outcome {
-    /// What became of everything. `refused`: why a request of the plan was not created.
+    /// What became of everything. `refused`: why what the plan writes was not taken.
     pub fn of(
         source: &Source,
         desired: &Desired,
@@ -189,7 +189,7 @@ impl View<'_> {
     /// How a database stands now.
     fn current(&self, database: &DatabaseRef) -> Fate {
         if let Some(why) = self.refused.get(database) {
-            return Fate::Held(Held::Unknown(format!("the API server did not take it: {why}")));
+            return Fate::Held(Held::NotTaken(why.clone()));
         }
         if let Some(held) = self.plan.held.get(database) {
             return Fate::Held(held.clone());

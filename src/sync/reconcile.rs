@@ -20,7 +20,7 @@ use tracing::Instrument;
 
 pub(super) use hints::{HINTS, HintBox};
 
-use super::act::Error;
+use super::act::{Emitted, Error};
 use super::drift::Drift;
 use super::observe::Look;
 use super::outcome::Outcome;
@@ -38,6 +38,9 @@ const CONCURRENCY: u16 = 8;
 const NOT_LEADING: Duration = Duration::from_secs(1);
 /// Shortest interval, whatever the spec says.
 const SHORTEST: Duration = Duration::from_secs(1);
+/// Pause after a pass of which the API server did not take something that a person has to mend:
+/// nothing tells when that is done.
+const REFUSED: Duration = Duration::from_secs(10);
 /// Pause after a pass that wrote to an object that had changed, doubled each time: the watch is a
 /// few milliseconds behind.
 const READ_AGAIN: Duration = Duration::from_millis(25);
@@ -85,10 +88,11 @@ pub async fn reconcile(
     let servers = observe::servers::next_look(live.keys(), &cx);
     let settled = Settled::after(inputs, &plan, &live, servers, now); //             pure
     cx.memory.of(&repository.repository(), |remembered| {
-        remembered.settled = settled.filter(|_| told && !emitted.again);
+        remembered.settled = settled.filter(|_| told && !emitted.again && refused.is_empty());
+        remembered.not_taken = refused.keys().cloned().collect();
         remembered.failures = 0;
     });
-    Ok(Action::requeue(next_look(&repository, &plan, now, emitted.again)))
+    Ok(Action::requeue(next_look(&repository, &plan, now, &emitted)))
 }
 
 fn inputs(repository: &ConfigRepository, source: &Source, told: [u64; 4]) -> Inputs {
@@ -110,12 +114,13 @@ fn next_look(
     repository: &ConfigRepository,
     plan: &Plan,
     now: jiff::Timestamp,
-    again: bool,
+    emitted: &Emitted,
 ) -> Duration {
     let interval = repository.spec.interval.0.max(SHORTEST);
     let opens = plan.wake.map(|wake| wake.duration_since(now).unsigned_abs());
-    let soon = again.then_some(SHORTEST);
-    [Some(interval), opens, soon].into_iter().flatten().min().unwrap_or(interval)
+    let soon = emitted.again.then_some(SHORTEST);
+    let mended = (!emitted.refused.is_empty()).then_some(REFUSED);
+    [Some(interval), opens, soon, mended].into_iter().flatten().min().unwrap_or(interval)
 }
 
 /// A repository that cannot be read: says so, and when it may be otherwise.

@@ -19,14 +19,14 @@ use crate::api::config_repository::{ConfigRepository, ConfigRepositoryStatus, Ro
 use crate::api::names::{CommitId, annotations};
 
 /// Most problems, held databases and rollouts in a status: with lines of at most [`LINE`]
-/// characters they stay below 64 KiB together.
+/// bytes they stay below 32 KiB together.
 const PROBLEMS: usize = 20;
 /// See [`PROBLEMS`].
 const HELD: usize = 50;
 /// See [`PROBLEMS`].
 const ROLLOUTS: usize = 10;
-/// See [`PROBLEMS`].
-const LINE: usize = 500;
+/// See [`PROBLEMS`]; in bytes.
+const LINE: usize = 400;
 
 /// Everything that a status is taken from.
 pub struct Report<'a> {
@@ -119,7 +119,8 @@ fn refusals(problems: &[Problem]) -> usize {
 }
 
 fn line(text: &str) -> String {
-    text.chars().take(LINE).map(|c| if c.is_control() { ' ' } else { c }).collect()
+    let end = text.floor_char_boundary(LINE);
+    text[..end].chars().map(|c| if c.is_control() { ' ' } else { c }).collect()
 }
 
 fn counts(outcome: &Outcome) -> BTreeMap<String, i64> {

@@ -40,7 +40,10 @@ pub async fn live(repository: &ConfigRepository, desired: &Desired, cx: &Context
         all.iter().filter(|postgres| claim(postgres).is_some_and(|c| c.repository == uid));
     names.extend(claimed.map(|postgres| postgres.database()));
     let id = repository.repository();
-    cx.memory.of(&id, |remembered| remembered.databases.clone_from(&names));
+    let not_taken = cx.memory.of(&id, |remembered| {
+        remembered.databases.clone_from(&names);
+        remembered.not_taken.clone()
+    });
     let requests = requests(cx);
     let admitted = admitted(&names, &id.namespace, cx).await;
     let requested = repository.annotation(annotations::REQUESTED_AT);
@@ -48,13 +51,17 @@ pub async fn live(repository: &ConfigRepository, desired: &Desired, cx: &Context
         let requests = requests.get(&name).cloned().unwrap_or_default();
         let admitted = admitted.get(&name.namespace).cloned();
         let document = desired.document(&name).cloned();
+        let not_taken = not_taken.contains(&name);
         async move {
             let admitted = match admitted {
                 None => Ok(true),
                 Some(known) => known,
             };
             let document = document.as_deref().map(|document| (document, requested));
-            let live = database(&name, requests, admitted, document, cx).await;
+            let mut live = database(&name, requests, admitted, document, cx).await;
+            if let Live::Present(present) = &mut live {
+                present.not_taken = not_taken;
+            }
             (name, live)
         }
     });
@@ -195,6 +202,7 @@ async fn present(
         requests,
         running: None,
         foreign,
+        not_taken: false,
         owners: ownership::foreign_owners(postgres)
             .into_iter()
             .filter(FieldOwned::is_of_a_gitops_tool)

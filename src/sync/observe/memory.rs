@@ -43,6 +43,8 @@ pub struct Remembered {
     pub databases: BTreeSet<DatabaseRef>,
     /// Why databases are held, as was told in events, and since when.
     pub told: Told,
+    /// Databases where the API server did not take what the last pass was to write.
+    pub not_taken: BTreeSet<DatabaseRef>,
     /// The last whole look, if it left nothing to do.
     pub settled: Option<Settled>,
     /// Passes that failed in a row.

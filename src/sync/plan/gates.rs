@@ -206,13 +206,12 @@ impl<'a> Gates<'a> {
             commit: self.commit(chain),
             cause: if chain.is_applied(document) { Cause::Drift } else { Cause::Commit },
         };
+        // Hands off means that nothing is taken back either. Otherwise a request of an older commit
+        // is not wanted any more, even if what comes after it may not go yet.
+        if world.stalled || stance(world).is_some() {
+            *retired = None;
+        }
         match self.last(&wish) {
-            // Hands off means that nothing is taken back either. Otherwise a request of an older
-            // commit is not wanted any more, even if what comes after it may not go yet.
-            Some(held @ (Held::Suspended | Held::PlanOnly | Held::Stalled)) => {
-                *retired = None;
-                Verdict::Held(held)
-            }
             Some(held) => Verdict::Held(held),
             None => Verdict::Wish(Box::new(wish)),
         }
@@ -369,12 +368,12 @@ impl<'a> Gates<'a> {
             let names = if names.is_empty() { vec!["mode Replace".to_owned()] } else { names };
             return Some(Held::RestartForbidden(names));
         }
-        if let Some(held) = self.would_lose(&wish.edit) {
-            return Some(held);
-        }
         if wish.cause == Cause::Drift
             && let Some(held) = self.drifted(wish.difference)
         {
+            return Some(held);
+        }
+        if let Some(held) = self.would_lose(&wish.edit) {
             return Some(held);
         }
         if world.stalled {

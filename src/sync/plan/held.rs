@@ -130,6 +130,8 @@ pub enum Held {
     Absent,
     /// Something about it cannot be read.
     Unknown(String),
+    /// The API server, or admission there, refuses what was to be written.
+    NotTaken(String),
 }
 
 /// How a hold weighs in a verdict.
@@ -170,7 +172,8 @@ impl Held {
             | Self::PlanOnly
             | Self::Stalled
             | Self::Paused(_)
-            | Self::Unknown(_) => Weight::Held,
+            | Self::Unknown(_)
+            | Self::NotTaken(_) => Weight::Held,
             Self::Finishing { .. }
             | Self::Wave { .. }
             | Self::Limit { .. }
@@ -209,7 +212,8 @@ impl Held {
             | Self::Paused(_)
             | Self::NotReady(_)
             | Self::Absent
-            | Self::Unknown(_) => false,
+            | Self::Unknown(_)
+            | Self::NotTaken(_) => false,
         }
     }
 
@@ -252,6 +256,7 @@ impl Held {
             Self::NotReady(_) => "NotReady",
             Self::Absent => "Absent",
             Self::Unknown(_) => "Unknown",
+            Self::NotTaken(_) => "NotTaken",
         }
     }
 
@@ -277,7 +282,7 @@ impl Held {
             }
             Self::RolloutStopped { by } => format!("the rollout stopped when {by} failed"),
             Self::DriftReported(names) => drifted(names, "drift is reported only"),
-            Self::DriftNeedsRestart(names) => drifted(names, "correcting it takes a restart"),
+            Self::DriftNeedsRestart(names) => drifted(names, "correcting it may need a restart"),
             Self::Contested(name) => {
                 format!("{name} was corrected three times within an hour; somebody else sets it")
             }
@@ -311,6 +316,7 @@ impl Held {
             Self::NotReady(None) => "the database is not Ready yet".to_owned(),
             Self::Absent => "there is no such database yet".to_owned(),
             Self::Unknown(why) => format!("cannot tell: {why}"),
+            Self::NotTaken(why) => format!("the API server did not take it: {why}"),
         }
     }
 
@@ -325,6 +331,7 @@ impl Held {
             }
             Self::Failed { commit, request, words: _ } => ended(commit, "failed", request, ""),
             Self::Denied { commit, request, words: _ } => ended(commit, "was denied", request, ""),
+            Self::NotTaken(_) => "the API server did not take it; the status says why".to_owned(),
             other => other.text(),
         }
     }

@@ -13,7 +13,7 @@ use super::chain::Chain;
 use super::{Cause, Wish};
 use crate::api::names::{DatabaseRef, RequestName, USER_CONF, annotations, digest, labels};
 use crate::api::ops_request::{
-    DatabaseName, OpsType, PostgresOpsRequest, PostgresOpsRequestSpec, Reconfiguration, Restart,
+    DatabaseName, OpsType, PostgresOpsRequest, PostgresOpsRequestSpec, Reconfiguration,
 };
 use crate::api::postgres::SecretRef;
 use crate::pgconf::Settings;
@@ -25,21 +25,11 @@ use crate::sync::source::Source;
 /// object's annotations may have.
 const CHANGES_KEPT: usize = 500;
 
-/// The request that carries a wish out, and the Secret that must be there before it. `restarts`:
-/// whether it may restart servers.
-pub fn build(
-    source: &Source,
-    wish: &Wish<'_>,
-    restarts: bool,
-) -> (PostgresOpsRequest, Option<Secret>) {
+/// The request that carries a wish out, and the Secret that must be there before it.
+pub fn build(source: &Source, wish: &Wish<'_>) -> (PostgresOpsRequest, Option<Secret>) {
     let Wish { database, present, document, edit, .. } = wish;
     // KubeDB may take the tuning away with the rest, which nobody asked for: it is said again.
     let tuning = present.custom.tuning.clone().filter(|_| present.foreign && edit.removes());
-    // To KubeDB, `auto` is no promise that it reloads where that is enough; `false` is one.
-    let restart = match document.restart {
-        Restart::Auto if present.foreign && !restarts => Restart::False,
-        said => said,
-    };
     let (configuration, secret) = match edit {
         Edit::Nothing => (Reconfiguration::default(), None),
         Edit::Apply(settings) => (Reconfiguration { apply_config: text(settings), ..none() }, None),
@@ -73,7 +63,7 @@ pub fn build(
     let spec = PostgresOpsRequestSpec {
         database_ref: DatabaseName { name: database.name.clone() },
         type_: OpsType::Reconfigure,
-        configuration: Some(Reconfiguration { restart, tuning, ..configuration }),
+        configuration: Some(Reconfiguration { restart: document.restart, tuning, ..configuration }),
         timeout: document.timeout,
         apply: document.apply,
         max_retries: None,

@@ -17,7 +17,10 @@ use crate::sync::window::{self, Gate};
 
 /// Lets those go that may, and says of the others why not.
 pub(super) fn admit<'a>(world: World<'a>, mut wishes: Vec<Wish<'a>>, plan: &mut Plan) {
-    wishes.sort_by_key(|wish| (wish.document.wave, wish.database.clone()));
+    // Where nothing was taken last time nothing may come of it now either: others go first, or it
+    // would stand in their way for ever.
+    let turn = |wish: &Wish<'_>| (wish.document.wave, wish.present.not_taken);
+    wishes.sort_by_key(|wish| (turn(wish), wish.database.clone()));
     let mut busy = Busy::count(world, plan);
     let failed = failures(plan);
     let unproven = unproven(world, plan);
@@ -84,7 +87,7 @@ impl Busy {
 }
 
 /// Whether an open request of ours may restart servers, as far as it says. `foreign`: KubeDB
-/// carries it out, where `auto` stands only in those that may.
+/// carries it out, and what it makes of `auto` is not public.
 fn may_restart(request: &PostgresOpsRequest, foreign: bool) -> bool {
     let asked = request.spec.configuration.as_ref().map(|configuration| configuration.restart);
     match asked {
@@ -150,7 +153,7 @@ fn after_failures(
 /// Everything that is written for a wish, in full.
 fn emission(world: World<'_>, wish: &Wish<'_>, restarts: bool) -> Emission {
     let Wish { database, present, document, difference, chain, commit, cause, .. } = wish;
-    let (request, secret) = build(world.source, wish, restarts);
+    let (request, secret) = build(world.source, wish);
     let claim = chain.before_request(document);
     let mut after = claim.clone();
     after.last_request = Some(next_name(database, present, chain));

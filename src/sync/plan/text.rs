@@ -8,7 +8,7 @@ use std::collections::BTreeSet;
 
 use super::{Held, Plan};
 use crate::api::names::DatabaseRef;
-use crate::api::ops_request::PostgresOpsRequest;
+use crate::api::ops_request::{PostgresOpsRequest, Restart};
 use crate::pgconf::{Catalogue, Name, Tier, Value, tiers};
 use crate::sync::desired::Desired;
 use crate::sync::drift::{Change, Drift};
@@ -33,6 +33,9 @@ pub struct Entry {
     pub request: Option<String>,
     /// Restarts that it takes; 0 for a reload.
     pub restarts: i32,
+    /// Whether KubeDB may find that it takes none.
+    #[serde(skip_serializing_if = "std::ops::Not::not")]
+    pub at_most: bool,
     /// What these restarts bring into effect besides the changes, parameter by parameter.
     #[serde(skip_serializing_if = "Vec::is_empty")]
     pub also: Vec<String>,
@@ -102,9 +105,12 @@ impl Plan {
         entry.warnings = warnings.map(Problem::to_string).collect();
         entry.warnings.extend(difference.iter().flat_map(|d| d.remarks.iter().cloned()));
         if let (Some(difference), Some(document), Some(present)) = (difference, document, present)
+            && !difference.changes.is_empty()
             && difference.restarts(document, present)
         {
             entry.restarts = present.nodes;
+            let needed = difference.changes.iter().any(Change::restarts);
+            entry.at_most = !needed && document.restart == Restart::Auto;
             entry.order = order(&difference.changes, present).filter(|_| !present.foreign);
             let pending = difference.pending.iter();
             let line = |(name, nodes): (&Name, &Vec<String>)| {
@@ -176,7 +182,11 @@ impl Entry {
         }
         if self.verdict == "change" || (self.verdict == "held" && !self.changes.is_empty()) {
             match (self.restarts, self.order) {
-                (0, _) if self.foreign => say("costs", "no restart is needed; KubeDB decides"),
+                (0, _) if self.foreign => say("costs", "no restart; the document forbids it"),
+                (number, _) if self.at_most => {
+                    let most = format!("at most {number} restarts, as KubeDB decides");
+                    say("costs", &format!("{most}; each cuts connections"));
+                }
                 (0, _) => say("costs", "a reload; no connection is cut"),
                 (number, order) => {
                     let order = order.map(|order| format!(", {order}")).unwrap_or_default();
@@ -227,6 +237,9 @@ fn request_line(request: &PostgresOpsRequest) -> String {
     }
     if let Some(secret) = &configuration.config_secret {
         parts.push(format!("configSecret={}", secret.name));
+    }
+    if configuration.tuning.is_some() {
+        parts.push("tuning as it is".to_owned());
     }
     let settings = crate::pgconf::Settings::parse(configuration.settings()).unwrap_or_default();
     if !settings.is_empty() {

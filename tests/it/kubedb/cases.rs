@@ -372,6 +372,9 @@ pub async fn what_a_tool_would_write_back_is_held(c: &Cluster) {
     carried_out(&b, "orders").await;
     b.note(&first, "APPLIED").await;
     // A tool that nobody knows shows by what it does: three times it is corrected.
+    let policy = "apiVersion: pgitops.dev/v1alpha1\nkind: ConfigPolicy\n\
+                  spec: {drift: EnforceWithRestart}\n";
+    let first = b.push("pgitops.yaml", policy).await;
     for number in 1..=3 {
         b.settled(&first).await;
         b.kubedb.write_spec("orders", "some-tool", inline("work_mem=1MB\n")).await;
@@ -467,24 +470,44 @@ pub async fn what_kubedb_may_restart_for_is_planned_as_a_restart(c: &Cluster) {
     let policy = "apiVersion: pgitops.dev/v1alpha1\nkind: ConfigPolicy\n\
                   spec: {windows: [{name: never, deny: '0 * * * *', duration: 61m}]}\n";
     b.push("pgitops.yaml", policy).await;
-    // Where a reload is enough, KubeDB is told not to restart: its `auto` promises nothing.
-    let first = b.merge("orders", "work_mem: 16MB, maintenance_work_mem: 64MB").await;
-    let name = carried_out(&b, "orders").await;
+    // Whatever changes: what KubeDB makes of `auto` is its own decision.
+    let parameters = "work_mem: 16MB, maintenance_work_mem: 64MB";
+    b.merge("orders", parameters).await;
+    b.held("orders", "window never is closed").await;
+    assert_eq!(b.look("orders").await, 0);
+    let text = document("orders", "", parameters);
+    let plan = b.plan("orders.yaml", &text).await;
+    let costs = "costs: at most 3 restarts, as KubeDB decides; each cuts connections";
+    assert!(plan.contains(costs), "{plan}");
+    // Who forbids restarts need not wait.
+    let text = document("orders", "restart: false, ", parameters);
+    let plan = b.plan("orders.yaml", &text).await;
+    assert!(plan.contains("costs: no restart; the document forbids it"), "{plan}");
+    let first = b.push("orders.yaml", &text).await;
+    let name = b.asked("orders").await;
     let asked = b.kubedb.request(&name).await["spec"]["configuration"].clone();
     assert_eq!(asked["restart"], "false");
-    b.note(&first, "APPLIED").await;
-    // Whatever is removed: KubeDB does not remove without a restart.
-    let second = b.merge("orders", "work_mem: 16MB").await;
+    b.kubedb.begin(&name).await;
+    b.kubedb.end(&name, "Failed", "orders-0 is not ready").await;
+    b.note(&first, "FAILED").await;
+    // Another try may restart as well, although by now everything may be written.
+    let second = b.merge("orders", parameters).await;
+    b.pgitops(&["retry", "orders"]).await;
     b.held("orders", "window never is closed").await;
     assert_eq!(b.look("orders").await, 1);
-    let plan = b.pgitops(&["plan"]).await;
-    assert!(plan.contains("maintenance_work_mem 64MB -> 64MB (reload; falls to"), "{plan}");
-    let policy = policy.replace("deny", "allow");
-    b.push("pgitops.yaml", &policy).await;
+    b.push("pgitops.yaml", &policy.replace("deny", "allow")).await;
     let name = carried_out(&b, "orders").await;
     let asked = b.kubedb.request(&name).await["spec"]["configuration"].clone();
-    assert_eq!((&asked["restart"], &asked["removeCustomConfig"]), (&json!("auto"), &json!(true)));
+    assert_eq!(asked["restart"], "auto");
     b.note(&second, "APPLIED").await;
+    // What somebody changes is brought back where a restart is allowed.
+    b.push("pgitops.yaml", "apiVersion: pgitops.dev/v1alpha1\nkind: ConfigPolicy\nspec: {}\n")
+        .await;
+    let inline = json!({"configuration": {"inline": {"user.conf": "work_mem=1MB\n"}}});
+    b.kubedb.write_spec("orders", super::OWNER, inline).await;
+    let drifted =
+        "somebody changed work_mem, maintenance_work_mem; correcting it may need a restart";
+    b.held("orders", drifted).await;
     b.end().await;
 }
 
@@ -525,6 +548,11 @@ pub async fn what_the_document_does_not_name_is_not_taken_away(c: &Cluster) {
     let inline = "user_hba.conf of spec.configuration.inline would be taken away with it";
     b.held("billing", inline).await;
     assert_eq!((b.look("orders").await, b.look("billing").await), (2, 1));
+    // Somebody has put them elsewhere.
+    let gone = json!({"metadata": {"name": "orders-config"}, "data": {"user_hba.conf": null}});
+    b.kubedb.put_secret(gone, super::OWNER).await;
+    carried_out(&b, "orders").await;
+    b.note(&third, "HELD").await;
     b.end().await;
 }
 

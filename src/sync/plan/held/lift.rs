@@ -58,6 +58,9 @@ impl Held {
             Self::Paused(_) => "wait for whoever paused it to resume it".to_owned(),
             Self::NotReady(_) => "wait, or write apply: Always in the document".to_owned(),
             Self::Absent => format!("create Postgres {database}"),
+            Self::NotTaken(_) => {
+                "mend what it names; a field that is not known needs a newer definition".to_owned()
+            }
             Self::Unknown(_) => format!("see kubectl describe pg -n {namespace} {name}"),
         }
     }
