@@ -203,10 +203,16 @@ async fn a_push_becomes_a_request_and_its_result_a_note() {
     line.push("README.md", "hello");
     line.ready("True").await;
 
-    // Somebody changes the value behind our back.
+    // Somebody changes the value behind our back. KubeDB may restart for the correction.
     let other = json!({"spec": {"configuration": {"inline": {"user.conf": "work_mem=1MB"}}}});
     let parameters = PatchParams::default();
     line.databases().patch("orders", &parameters, &Patch::Merge(&other)).await.unwrap();
+    let message = line.ready("False").await;
+    let why = "somebody changed work_mem; correcting it may need a restart";
+    assert!(message.contains(why), "{message}");
+    let policy = "apiVersion: pgitops.dev/v1alpha1\nkind: ConfigPolicy\n\
+                  spec: {drift: EnforceWithRestart}\n";
+    line.push("pgitops.yaml", policy);
     let correction = line.open_request("orders").await;
     assert_eq!(correction.annotation(annotations::CAUSE), Some("drift"));
     let previous = request.name_any();
