@@ -1,7 +1,8 @@
 //! Admission on KubeDB's objects says no to our claim: only a real API server has admission.
 //!
 //! KubeDB's webhook looks at the whole object whenever anything of it is written, so that an old
-//! fault of it refuses our annotation too. That is told, and goes on when the fault is mended.
+//! fault of it refuses our annotation too. That is told, stands in no other database's way, and
+//! goes on when the fault is mended.
 
 use serde_json::json;
 
@@ -14,7 +15,9 @@ const POLICY: &str = "stands-for-the-webhook";
 /// Runs the case, on a cluster that has KubeDB's definitions.
 pub async fn a_refused_claim_is_told(c: &Cluster) {
     let b = Beside::start(c).await;
-    b.kubedb.database("orders", cases::spec("16.4", json!({}))).await;
+    for database in ["orders", "shipping"] {
+        b.kubedb.database(database, cases::spec("16.4", json!({}))).await;
+    }
     let anywhere = Kubectl { namespace: None, ..Kubectl::clone(c) };
     let said = "the storage class gold is not there";
     let policy = json!({
@@ -24,7 +27,8 @@ pub async fn a_refused_claim_is_told(c: &Cluster) {
             "matchConstraints": {"resourceRules": [{"apiGroups": ["kubedb.com"],
                 "apiVersions": ["v1"], "operations": ["UPDATE"], "resources": ["postgreses"]}]},
             "validations": [{"message": said, "expression":
-                "!('pgitops.dev/claim' in object.metadata.?annotations.orValue({}))"}],
+                "object.metadata.name != 'orders' || \
+                 !('pgitops.dev/claim' in object.metadata.?annotations.orValue({}))"}],
         },
     });
     let binding = json!({
@@ -48,6 +52,11 @@ pub async fn a_refused_claim_is_told(c: &Cluster) {
     let note = b.note(&first, "HELD").await;
     assert!(note.contains(said), "{note}");
     assert_eq!(b.look("orders").await, 0);
+    // One restart at a time, and by name its turn would come first.
+    let second = b.merge("shipping", "work_mem: 16MB").await;
+    let name = b.asked("shipping").await;
+    b.kubedb.carry_out(&name).await;
+    b.note(&second, "APPLIED").await;
     for kind in ["validatingadmissionpolicybinding", "validatingadmissionpolicy"] {
         c.ok(&format!("delete {kind} {POLICY}")).await;
     }
