@@ -91,16 +91,17 @@ pub async fn emit(plan: &Plan, cx: &Context) -> Emitted {
                 emitted.again = true;
             }
             Err(error) => {
-                let (database, error) = (&emission.database, hidden(emission, &error));
-                tracing::warn!(%database, error, "request was not created");
-                emitted.refused.insert(database.clone(), error);
+                let (database, words) = (&emission.database, error.without_values());
+                tracing::warn!(%database, error = words, "request was not created");
+                emitted.refused.insert(database.clone(), hidden(emission, &error));
             }
         }
     }
     emitted
 }
 
-/// An error without the values that the request carries: an admission webhook may quote them.
+/// An error without the sensitive values that the request carries: an admission webhook may quote
+/// them.
 fn hidden(emission: &Emission, error: &cluster::Error) -> String {
     let asked = emission.request.spec.configuration.as_ref();
     let carried = asked.map_or("", |asked| asked.settings());
