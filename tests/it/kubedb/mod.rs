@@ -366,6 +366,15 @@ impl<'a> Beside<'a> {
     async fn every_request_is_valid(&self) {
         webhook::check();
         let databases: BTreeSet<String> = self.kubedb.names().into_iter().collect();
+        // A watch that was cut (a definition changed, say) pauses before it goes on.
+        let all = self.kubedb.requests.list(&ListParams::default()).await.unwrap().items;
+        eventually("the watch has told of every request", || async {
+            let seen = self.seen.lock().unwrap();
+            let told = |uid: &String| seen.iter().any(|known| known["metadata"]["uid"] == **uid);
+            let missing = all.iter().find(|request| !request.metadata.uid.iter().any(told));
+            missing.map_or(Ok(()), |request| Err(request.name_any()))
+        })
+        .await;
         let seen = self.seen.lock().unwrap().clone();
         let mut ours = 0;
         for (at, request) in seen.iter().enumerate() {
