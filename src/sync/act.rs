@@ -15,12 +15,11 @@ use serde_json::json;
 
 use super::Context;
 use super::live::is_pending;
-use super::plan::{ClaimWrite, Emission, Plan};
+use super::plan::{ClaimWrite, Emission, Plan, one_line, passed_on};
 use crate::api::claim::Claim;
 use crate::api::names::{DatabaseRef, annotations, finalizers, labels};
 use crate::api::{ConfigRepository, Postgres, PostgresOpsRequest};
 use crate::cluster::{self, Created, EventKind};
-use crate::pgconf::Settings;
 
 pub use count::{Ended, count};
 pub use tell::{publish, unreadable};
@@ -52,6 +51,20 @@ pub struct Emitted {
     pub ended: Vec<Ended>,
 }
 
+impl Emitted {
+    /// What could not be written: what passes by itself is tried again soon, anything else is told
+    /// in these words.
+    fn failed(&mut self, database: &DatabaseRef, error: &cluster::Error, words: String) {
+        if error.blocks().is_none() {
+            tracing::debug!(%database, %error, "not written; it is looked at again");
+            self.again = true;
+            return;
+        }
+        tracing::warn!(%database, error = error.without_values(), "not written");
+        self.refused.insert(database.clone(), words);
+    }
+}
+
 /// Carries the plan out.
 pub async fn emit(plan: &Plan, cx: &Context) -> Emitted {
     let mut emitted = Emitted::default();
@@ -60,7 +73,8 @@ pub async fn emit(plan: &Plan, cx: &Context) -> Emitted {
         let name = &retired.request.0;
         let uid = retired.uid.as_deref();
         if let Err(error) = cx.cluster.delete::<PostgresOpsRequest>(namespace, name, uid).await {
-            tracing::warn!(%database, request = name, %error, "request was not taken back");
+            let words = error.without_values();
+            tracing::warn!(%database, request = name, error = words, "request was not taken back");
             emitted.refused.insert(database.clone(), error.to_string());
             emitted.again |= error.blocks().is_none();
         }
@@ -69,15 +83,7 @@ pub async fn emit(plan: &Plan, cx: &Context) -> Emitted {
         match record(database, write, &mut emitted, cx).await {
             Ok(()) => prune(database, write, cx).await,
             // Also an admission webhook of KubeDB, which looks at the whole object.
-            Err(error) if error.blocks().is_some() => {
-                let words = error.without_values();
-                tracing::warn!(%database, error = words, "claim was not written");
-                emitted.refused.insert(database.clone(), error.to_string());
-            }
-            Err(error) => {
-                tracing::debug!(%database, %error, "claim was not written; it is looked at again");
-                emitted.again = true;
-            }
+            Err(error) => emitted.failed(database, &error, one_line(&error.to_string())),
         }
     }
     for emission in &plan.emissions {
@@ -86,26 +92,13 @@ pub async fn emit(plan: &Plan, cx: &Context) -> Emitted {
         }
         match send(emission, &mut emitted, cx).await {
             Ok(()) => {}
-            Err(error) if error.blocks().is_none() => {
-                tracing::debug!(database = %emission.database, %error, "request is created later");
-                emitted.again = true;
-            }
             Err(error) => {
-                let (database, words) = (&emission.database, error.without_values());
-                tracing::warn!(%database, error = words, "request was not created");
-                emitted.refused.insert(database.clone(), hidden(emission, &error));
+                let words = passed_on(&emission.request, &error.to_string());
+                emitted.failed(&emission.database, &error, words);
             }
         }
     }
     emitted
-}
-
-/// An error without the sensitive values that the request carries: an admission webhook may quote
-/// them.
-fn hidden(emission: &Emission, error: &cluster::Error) -> String {
-    let asked = emission.request.spec.configuration.as_ref();
-    let carried = asked.map_or("", |asked| asked.settings());
-    Settings::parse(carried).unwrap_or_default().hide_in(&error.to_string())
 }
 
 /// One request, with everything that belongs to it, in the order that survives a crash at any

@@ -159,15 +159,8 @@ impl Difference {
     }
 
     /// Whether servers may be restarted to bring the changes about.
-    ///
-    /// What KubeDB makes of `auto` is not public, and no way of its own to reload Postgres is
-    /// documented: where it carries requests out, every one with `auto` counts as restarting.
     pub fn restarts(&self, document: &Document, present: &Present) -> bool {
-        match document.restart {
-            Restart::True => true,
-            Restart::False => false,
-            Restart::Auto => present.foreign || self.changes.iter().any(Change::restarts),
-        }
+        may_restart(document.restart, present.foreign, &self.changes)
     }
 
     /// The names of what takes a restart; of all that changes when none of it does by itself.
@@ -177,6 +170,19 @@ impl Difference {
             some.map(|change| change.name.clone()).collect::<Vec<_>>()
         };
         Some(names(false)).filter(|names| !names.is_empty()).unwrap_or_else(|| names(true))
+    }
+}
+
+/// Whether servers may be restarted for these changes.
+///
+/// What KubeDB makes of `auto` is not public, and no way of its own to reload Postgres is
+/// documented: where it carries requests out (`foreign`), every one with `auto` counts as
+/// restarting.
+pub fn may_restart(asked: Restart, foreign: bool, changes: &[Change]) -> bool {
+    match asked {
+        Restart::True => true,
+        Restart::False => false,
+        Restart::Auto => foreign || changes.iter().any(Change::restarts),
     }
 }
 

@@ -27,7 +27,7 @@ pub use held::{Held, Weight};
 pub use request::{cause_of, changes_of};
 pub use stall::Stalled;
 pub use text::{Entry, Sums};
-pub use words::failed_words;
+pub use words::{failed_words, one_line, passed_on};
 
 use super::desired::{Desired, Document};
 use super::drift::{Change, Difference, Drift, Edit};

@@ -1,6 +1,6 @@
 # The programs of one node: etcd, the control plane, containerd, kubelet, kube-proxy, kube-router.
-# Sourced by run.sh, which has put this process into namespaces of its own: fixed ports collide with nobody,
-# and mounts, devices and packet rules go when the namespaces go. Tokens are of this run only.
+# Sourced by run.sh, which has put this process into namespaces of its own: fixed ports collide with
+# nobody, and mounts, devices and packet rules go when the namespaces go. Tokens are of this run only.
 
 node=10.243.0.1
 pods=10.244.0.0/24

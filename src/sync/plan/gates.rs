@@ -337,14 +337,15 @@ impl<'a> Gates<'a> {
     /// takes away.
     fn would_lose(&self, edit: &Edit) -> Option<Held> {
         let Custom { secret_name, secret_files, inline_files, .. } = &self.present.custom;
-        let lost = |files: &[String], place: String| {
-            (!files.is_empty()).then(|| Held::WouldLose { files: files.to_vec(), place })
-        };
-        let of_secret = matches!(edit, Edit::Replace(_)).then_some(secret_name).and_then(|name| {
-            lost(secret_files, format!("Secret {}", name.as_deref().unwrap_or_default()))
-        });
-        let inline = || "spec.configuration.inline".to_owned();
-        of_secret.or_else(|| edit.removes().then(|| lost(inline_files, inline())).flatten())
+        // A removal alone leaves the owner's Secret where it is.
+        if let (Edit::Replace(_), Some(name), [_, ..]) = (edit, secret_name, &**secret_files) {
+            let place = format!("Secret {name}");
+            return Some(Held::WouldLose { files: secret_files.clone(), place });
+        }
+        (edit.removes() && !inline_files.is_empty()).then(|| Held::WouldLose {
+            files: inline_files.clone(),
+            place: "spec.configuration.inline".to_owned(),
+        })
     }
 
     /// A field that the edit changes and that a tool would write back. Where our own loop carries

@@ -11,7 +11,7 @@ use crate::api::claim::Asked;
 use crate::api::names::{CommitId, DatabaseRef};
 use crate::api::ops_request::{PostgresOpsRequest, Restart};
 use crate::sync::desired::{Document, Target};
-use crate::sync::drift::Change;
+use crate::sync::drift::may_restart;
 use crate::sync::live::{Live, is_ours, is_over};
 use crate::sync::window::{self, Gate};
 
@@ -62,7 +62,7 @@ impl Busy {
             // One of ours that KubeDB merged into another changes the database as well.
             let merged = plan.running.get(database).and_then(|name| present.request(name));
             if let Some(request) = open.or(merged) {
-                busy.add(may_restart(request, present.foreign));
+                busy.add(open_may_restart(request, present.foreign));
             }
         }
         busy
@@ -86,18 +86,12 @@ impl Busy {
     }
 }
 
-/// Whether an open request of ours may restart servers, as far as it says. `foreign`: KubeDB
-/// carries it out, and what it makes of `auto` is not public.
-fn may_restart(request: &PostgresOpsRequest, foreign: bool) -> bool {
-    let asked = request.spec.configuration.as_ref().map(|configuration| configuration.restart);
-    match asked {
-        Some(Restart::False) => false,
-        Some(Restart::True) | None => true,
-        Some(Restart::Auto) => {
-            let changes = changes_of(request);
-            foreign || changes.is_empty() || changes.iter().any(Change::restarts)
-        }
-    }
+/// Whether an open request of ours may restart servers; also when it does not say what it changes.
+fn open_may_restart(request: &PostgresOpsRequest, foreign: bool) -> bool {
+    let Some(asked) = request.spec.configuration.as_ref() else { return true };
+    let changes = changes_of(request);
+    let unknown = changes.is_empty() && asked.restart == Restart::Auto;
+    unknown || may_restart(asked.restart, foreign, &changes)
 }
 
 /// Failed databases by the commit that failed there.

@@ -34,14 +34,14 @@ pub fn failed_words(request: &PostgresOpsRequest) -> String {
 
 /// Somebody's words about a request: on one line, not too long, without the sensitive values that
 /// it carries.
-pub(super) fn passed_on(request: &PostgresOpsRequest, words: &str) -> String {
+pub fn passed_on(request: &PostgresOpsRequest, words: &str) -> String {
     let asked = request.spec.configuration.as_ref().map(|asked| asked.settings());
     let carried = Settings::parse(asked.unwrap_or_default()).unwrap_or_default();
     carried.hide_in(&one_line(words)).chars().take(WORDS).collect()
 }
 
 /// Words on one line: a line break would begin another statement in a note.
-pub(super) fn one_line(words: &str) -> String {
+pub fn one_line(words: &str) -> String {
     words.split_whitespace().collect::<Vec<_>>().join(" ")
 }
 

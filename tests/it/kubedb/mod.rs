@@ -106,12 +106,10 @@ pub async fn restart_is(client: &Client, known: bool) {
         let call = http::Request::post(path).header("content-type", "application/json");
         let call = call.body(object.to_string().into_bytes()).unwrap();
         match client.request::<Value>(call).await {
-            Err(kube::Error::Api(said)) if said.message.contains("configuration.restart") => {
-                if known {
-                    Err(said.message)
-                } else {
-                    Ok(())
-                }
+            Err(kube::Error::Api(said))
+                if !known && said.message.contains("configuration.restart") =>
+            {
+                Ok(())
             }
             Ok(_) if known => Ok(()),
             other => Err(format!("{other:?}")),
