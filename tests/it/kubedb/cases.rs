@@ -558,7 +558,7 @@ pub async fn what_the_document_does_not_name_is_not_taken_away(c: &Cluster) {
 
 pub async fn an_old_definition_gets_no_request(c: &Cluster) {
     super::define_old_requests(&c.client).await;
-    let b = Beside::start(c).await;
+    let mut b = Beside::start(c).await;
     b.kubedb.database("orders", spec("16.4", json!({}))).await;
     let first = b.merge("orders", "work_mem: 16MB").await;
     // Without this field KubeDB would restart, which nobody asked for.
@@ -570,6 +570,7 @@ pub async fn an_old_definition_gets_no_request(c: &Cluster) {
     b.held("orders", "the repository is suspended").await;
     super::define(&c.client).await;
     super::restart_is(&c.client, true).await;
+    b.watch_anew();
     b.pgitops(&["resume", "config"]).await;
     carried_out(&b, "orders").await;
     b.note(&first, "APPLIED").await;

@@ -145,6 +145,20 @@ pub struct Beside<'a> {
     controller: JoinHandle<anyhow::Result<()>>,
 }
 
+/// Keeps every state of every request that the API server tells of.
+fn watch(kubedb: &KubeDb, seen: &Arc<Mutex<Vec<Value>>>) -> JoinHandle<()> {
+    let (requests, all) = (kubedb.requests.clone(), seen.clone());
+    tokio::spawn(async move {
+        let events = watcher(requests, watcher::Config::default()).default_backoff();
+        let mut objects = std::pin::pin!(events.applied_objects());
+        while let Some(object) = objects.next().await {
+            if let Ok(object) = object {
+                all.lock().unwrap().push(serde_json::to_value(object).unwrap());
+            }
+        }
+    })
+}
+
 impl<'a> Beside<'a> {
     /// Starts `sync` alone with a repository of its own.
     pub async fn start(c: &'a Cluster) -> Self {
@@ -156,17 +170,7 @@ impl<'a> Beside<'a> {
         git(&work, &["remote", "add", "origin", bare.to_str().unwrap()]).await.unwrap();
         let kubedb = KubeDb::new(c);
         let seen = Arc::new(Mutex::new(Vec::new()));
-        let requests = kubedb.requests.clone();
-        let all = seen.clone();
-        let watching = tokio::spawn(async move {
-            let events = watcher(requests, watcher::Config::default()).default_backoff();
-            let mut objects = std::pin::pin!(events.applied_objects());
-            while let Some(object) = objects.next().await {
-                if let Ok(object) = object {
-                    all.lock().unwrap().push(serde_json::to_value(object).unwrap());
-                }
-            }
-        });
+        let watching = watch(&kubedb, &seen);
         let settings = Settings {
             lease_namespace: c.namespace.clone(),
             ..Settings::sandbox(folder.path().join("mirrors"))
@@ -185,6 +189,12 @@ impl<'a> Beside<'a> {
             PostParams { field_manager: Some(OWNER.to_owned()), ..PostParams::default() };
         beside.repositories().create(&parameters, &object).await.unwrap();
         beside
+    }
+
+    /// Watches anew, so that nothing is told as an older definition keeps it.
+    pub fn watch_anew(&mut self) {
+        self.watching.abort();
+        self.watching = watch(&self.kubedb, &self.seen);
     }
 
     fn bare(&self) -> PathBuf {
